@@ -1,0 +1,1 @@
+"""PyTorch models and checkpoints to verified ONNX bundles."""

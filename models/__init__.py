@@ -1,0 +1,1 @@
+"""Reference networks, their checkpoints and their training."""

@@ -1,0 +1,53 @@
+"""The seam between a model and a search: whatever can start and step can be decoded.
+
+The ONNX engine and the torch module both satisfy it, so that one search decodes both and
+parity compares models, not decoders.
+
+Letters: batch, the sentences still being decoded; rows = batch * beam, row b * beam + j
+being beam j of sentence b. The beam may differ from step to step (the first step has
+one row a sentence).
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+Inputs = Mapping[str, NDArray[np.generic]]
+
+
+class Decoding(Protocol):
+    """One batch under way: the model's memory, and the state after the last step."""
+
+    def best(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray]:
+        """Advance every row and return the `count` most probable next tokens.
+
+        tokens (rows,): the token that each row ends with. parents (rows,): row i goes on
+        from row parents[i] of the step before; None keeps the rows as they are.
+        Returns log-probabilities and token ids, both (rows, count), best first.
+        """
+        ...
+
+    def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        """Advance every row and return all log-probabilities, (rows, vocabulary)."""
+        ...
+
+    def keep(self, sentences: IntArray) -> None:
+        """Go on with these sentences only (indices into the present batch, ascending).
+
+        Their rows of the last step stay, in order; those of the others are dropped.
+        """
+        ...
+
+
+class Stepper(Protocol):
+    """A model that can begin to decode a batch; safe to share between threads."""
+
+    def start(self, inputs: Inputs) -> Decoding:
+        """Encode a batch, e.g. source (batch, source) and source_lengths (batch,)."""
+        ...

@@ -1,0 +1,1 @@
+"""Export PyTorch sequence-to-sequence models to ONNX and run them without torch."""
