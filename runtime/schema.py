@@ -1,0 +1,135 @@
+"""JSON into frozen dataclasses, strictly: the annotations are the schema.
+
+Every key of the class must be there, no other may be, and each value has its annotated
+type; a default of the class doesn't make a key optional. Understood are str, int,
+float, bool, object (anything), None, unions, Literal, tuple[X, ...], Mapping[str, X]
+and other dataclasses.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class SchemaError(ValueError):
+    """Everything that is wrong with a value, a phrase for each fault."""
+
+
+def parse(kind: type[T], value: object) -> T:
+    """Make a `kind`, a dataclass, from parsed JSON, or raise SchemaError."""
+    faults: list[str] = []
+    parsed = _parse(kind, value, "", faults)
+    if faults:
+        raise SchemaError("; ".join(faults))
+    assert isinstance(parsed, kind)
+    return parsed
+
+
+def to_json(instance: Any) -> dict[str, Any]:
+    """The JSON object that `parse` reads back as an equal instance."""
+    plain: dict[str, Any] = _lists(asdict(instance))
+    return plain
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_lists(item) for item in value]
+    return value
+
+
+def _parse(kind: Any, value: object, where: str, faults: list[str]) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is object:
+        return value
+    if is_dataclass(kind):
+        return _parse_dataclass(kind, value, where, faults)
+    if origin is Literal and value in arguments and isinstance(value, str):
+        return value
+    if origin is tuple and isinstance(value, list):
+        items = enumerate(value)
+        return tuple(_parse(arguments[0], v, f"{where}[{i}]", faults) for i, v in items)
+    if origin is Mapping and isinstance(value, dict):
+        return {
+            key: _parse(arguments[1], item, _join(where, key), faults)
+            for key, item in value.items()
+        }
+    if origin in (UnionType, Union):
+        return _parse_union(arguments, value, where, faults)
+    if _is_scalar(kind, value):
+        return float(value) if kind is float else value  # type: ignore[arg-type]
+    faults.append(f"{where or 'it'} must be {_describe(kind)}, not {_show(value)}")
+    return None
+
+
+def _parse_dataclass(kind: Any, value: object, where: str, faults: list[str]) -> Any:
+    if not isinstance(value, dict):
+        faults.append(f"{where or 'it'} must be an object, not {_show(value)}")
+        return None
+    types = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    before = len(faults)
+    faults += [
+        f"{_join(where, name)} is missing" for name in names if name not in value
+    ]
+    faults += [
+        f"{_join(where, key)} is not a known key" for key in value.keys() - names
+    ]
+    parsed = {
+        name: _parse(types[name], value[name], _join(where, name), faults)
+        for name in names
+        if name in value
+    }
+    return kind(**parsed) if len(faults) == before else None
+
+
+def _parse_union(
+    kinds: tuple[Any, ...], value: object, where: str, faults: list[str]
+) -> Any:
+    """The first member that fits; with one member beside None, its own faults."""
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) == 1:
+        return _parse(kinds[0], value, where, faults)
+    for kind in kinds:
+        if _is_scalar(kind, value):
+            return value
+    wanted = " or ".join(_describe(kind) for kind in kinds)
+    faults.append(f"{where} must be {wanted}, not {_show(value)}")
+    return None
+
+
+def _is_scalar(kind: Any, value: object) -> bool:
+    if kind is float:
+        return _is_scalar(int, value) or (
+            isinstance(value, float) and math.isfinite(value)
+        )
+    return kind in (str, int, bool) and type(value) is kind  # True is no int here
+
+
+def _describe(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in get_args(kind))
+    names = {
+        str: "a string",
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+    }
+    return names.get(kind, "a list" if origin is tuple else "an object")
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
