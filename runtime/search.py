@@ -1,12 +1,12 @@
 """Greedy and beam search over any Stepper, in plain numpy.
 
-A hypothesis that ends gives up its place in the beam, so the beam narrows as in Marian and
-a beam of one is greedy search. One that can no longer enter the n best leaves too, and a
-sentence without hypotheses leaves the batch: with a beam wide enough the result is that of
-an exhaustive search. Length penalty: Wu et al. 2016, arXiv:1609.08144, section 7.
+A hypothesis that ends gives up its place, so that the beam narrows as in Marian and a
+beam of one is greedy search. One that can no longer enter the n best leaves too, and a
+sentence without hypotheses leaves the batch. With a beam wide enough the result is that
+of an exhaustive search. Length penalty: Wu et al. 2016, arXiv:1609.08144, section 7.
 
-Letters: batch, sentences still being decoded; beam, hypotheses of each (the most that any
-sentence has, the others are filled up with log-probability -inf); count, candidates of a row.
+Letters: batch, sentences still being decoded; beam, hypotheses of each (the most that
+any has; the others are filled up with log-probability -inf); count, candidates a row.
 """
 
 import math
@@ -22,7 +22,8 @@ from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
 from seq2edge.runtime.vocabulary import Vocabulary
 
 _ScoreArray = NDArray[np.float64]
-_BoolArray = NDArray[np.bool_]
+
+_NOT_FINITE = "the model gives no finite log-probability; check its weights and input"
 
 
 @dataclass(frozen=True)
@@ -33,45 +34,39 @@ class SearchOptions:
     length_penalty: float = 0.6  # alpha; 0 ranks by plain log-probability
     n_best: int = 1
     min_length: int = 0  # tokens before the end token may come
-    max_length: int | None = (
-        None  # the end token included; None: as the caller computes
-    )
+    max_length: int | None = None  # with the end token; None leaves it to the caller
 
     def __post_init__(self) -> None:
-        """Collect every fault, so that one message names them all."""
+        """Refuse what can't be meant, with all that is wrong."""
+        positive = {"beam_size": self.beam_size, "n_best": self.n_best}
+        if self.max_length is not None:
+            positive["max_length"] = self.max_length
         faults = [
-            (self.beam_size < 1, f"beam_size {self.beam_size} must be at least 1"),
-            (
-                not 0 <= self.length_penalty < math.inf,
-                f"length_penalty {self.length_penalty} must be a number from 0 up",
-            ),
-            (self.n_best < 1, f"n_best {self.n_best} must be at least 1"),
-            (
-                self.n_best > max(self.beam_size, 1),
-                f"n_best {self.n_best} needs a beam_size of at least {self.n_best}",
-            ),
-            (self.min_length < 0, f"min_length {self.min_length} must be at least 0"),
-            (
-                self.max_length is not None and self.max_length < 1,
-                f"max_length {self.max_length} must be at least 1",
-            ),
-            (
-                self.max_length is not None and self.min_length > self.max_length >= 1,
-                f"min_length {self.min_length} is above max_length {self.max_length}",
-            ),
+            f"{name} {value} must be at least 1"
+            for name, value in positive.items()
+            if value < 1
         ]
-        messages = [message for wrong, message in faults if wrong]
-        if messages:
-            raise ConfigError("; ".join(messages))
+        if self.n_best > self.beam_size >= 1:
+            faults.append(f"n_best {self.n_best} is above beam_size {self.beam_size}")
+        if not 0 <= self.length_penalty < math.inf:
+            faults.append(f"length_penalty {self.length_penalty} must be at least 0")
+        if self.min_length < 0:
+            faults.append(f"min_length {self.min_length} must be at least 0")
+        if self.max_length is not None and self.min_length > self.max_length >= 1:
+            faults.append(
+                f"min_length {self.min_length} is above max_length {self.max_length}"
+            )
+        if faults:
+            raise ConfigError("; ".join(faults))
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A decoded sequence; `finished` is False where it was cut at its maximal length."""
+    """A decoded sequence; not `finished` if it was cut at its maximal length."""
 
     tokens: tuple[int, ...]  # without the end token
     score: float  # log_prob over the length penalty: the order of n-best lists
-    log_prob: float  # with that of the end token
+    log_prob: float  # of all tokens and the end token
     finished: bool
 
 
@@ -84,10 +79,10 @@ def search(
 ) -> list[list[Hypothesis]]:
     """Decode a batch: for each sentence its `n_best` hypotheses, best first.
 
-    max_lengths (batch,): the most tokens of each sentence, the end token included, so that
-    a hypothesis of max_length tokens that has no end is unfinished. It must come from the
+    max_lengths (batch,): the most tokens of each sentence, the end token included; a
+    hypothesis that has so many and no end comes back unfinished. It must come from the
     sentence itself, never from its batch. Fewer than `n_best` hypotheses come back only
-    where the model knows no more.
+    where the beam found no more.
     """
     longest = np.asarray(max_lengths, dtype=np.int64)
     if not longest.size:
@@ -98,8 +93,8 @@ def search(
         longest = np.minimum(longest, options.max_length)
     rules = _Rules.of(vocabulary, options)
     if options.beam_size == 1:
-        return _greedy(stepper, inputs, rules, longest)
-    return beam_search(stepper, inputs, vocabulary, options, longest)
+        return greedy_search(stepper, inputs, rules, longest)
+    return beam_search(stepper, inputs, rules, longest)
 
 
 def length_penalty(length: int, alpha: float) -> float:
@@ -109,50 +104,41 @@ def length_penalty(length: int, alpha: float) -> float:
 
 @dataclass(frozen=True)
 class _Rules:
-    """Options and vocabulary in the form that the loops read."""
+    """Options and vocabulary as the loops read them."""
 
     options: SearchOptions
-    start: int
-    end: int
-    size: int
+    vocabulary: Vocabulary
     banned: frozenset[int]  # ids that are never emitted
-    forbidden: _BoolArray  # (vocabulary,): the banned ones
-    forbidden_early: _BoolArray  # (vocabulary,): with the end token, before min_length
+    bans: FloatArray  # (vocabulary,): -inf where banned, else 0
+    early_bans: FloatArray  # the same with the end token, for before min_length
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, options: SearchOptions) -> "_Rules":
         banned = frozenset({vocabulary.pad, vocabulary.start} - {vocabulary.end})
-        forbidden = np.zeros(vocabulary.size, dtype=np.bool_)
-        forbidden[list(banned)] = True
-        early = forbidden.copy()
-        early[vocabulary.end] = True
-        if early.all():
+        bans = np.zeros(vocabulary.size, dtype=np.float32)
+        bans[list(banned)] = -np.inf
+        early_bans = bans.copy()
+        early_bans[vocabulary.end] = -np.inf
+        if np.isneginf(early_bans).all():
             raise InputError(
                 f"a vocabulary of {vocabulary.size} ids holds nothing but special ones"
             )
-        return cls(
-            options, vocabulary.start, vocabulary.end, vocabulary.size, banned,
-            forbidden, early,
-        )  # fmt: skip
+        return cls(options, vocabulary, banned, bans, early_bans)
 
-    def forbidden_at(self, length: int) -> _BoolArray:
-        """What token number `length` (the first is 1) must not be."""
-        return (
-            self.forbidden if length > self.options.min_length else self.forbidden_early
-        )
+    def bans_at(self, length: int) -> FloatArray:
+        """What to add to the log-probabilities of token number `length` (1, 2, ...)."""
+        return self.early_bans if length <= self.options.min_length else self.bans
 
     def candidates(self, wanted: int) -> int:
-        """How many to ask for, so that `wanted` are left when the forbidden are gone."""
+        """How many to ask for, to have `wanted` when the banned ones are gone."""
         spare = len(self.banned) + (self.options.min_length > 0)
-        return min(wanted + spare, self.size)
+        return min(wanted + spare, self.vocabulary.size)
 
     def hypothesis(self, tokens: Sequence[int], log_prob: float) -> Hypothesis:
-        """Score a sequence that has just received its last token."""
+        """Score a sequence that has received its last token."""
         if not math.isfinite(log_prob):
-            raise InputError(
-                "the model gives no token a finite log-probability; are its weights sound?"
-            )
-        finished = tokens[-1] == self.end
+            raise InputError(_NOT_FINITE)
+        finished = tokens[-1] == self.vocabulary.end
         return Hypothesis(
             tokens=tuple(tokens[:-1] if finished else tokens),
             score=log_prob / length_penalty(len(tokens), self.options.length_penalty),
@@ -161,27 +147,27 @@ class _Rules:
         )
 
 
-def _greedy(
+def greedy_search(
     stepper: Stepper, inputs: Inputs, rules: _Rules, max_lengths: IntArray
 ) -> list[list[Hypothesis]]:
     """Ask for the best token only, which the cheapest head gives.
 
-    Should that be a banned one (a trained model doesn't do it), those sentences are decoded
-    again with spare candidates.
+    Should that be a banned one (a trained model doesn't do it), those sentences are
+    decoded again with spare candidates.
     """
-    count = 1 if not rules.options.min_length else rules.candidates(1)
-    results = greedy_search(stepper, inputs, rules, max_lengths, count)
+    count = rules.candidates(1) if rules.options.min_length else 1
+    results = _greedy_pass(stepper, inputs, rules, max_lengths, count)
     failed = [index for index, result in enumerate(results) if result is None]
     if failed:
         again = {name: array[failed] for name, array in inputs.items()}
         count = rules.candidates(1)
-        retried = greedy_search(stepper, again, rules, max_lengths[failed], count)
-        for index, result in zip(failed, retried, strict=True):
+        passed = _greedy_pass(stepper, again, rules, max_lengths[failed], count)
+        for index, result in zip(failed, passed, strict=True):
             results[index] = result
     return [[result] for result in results if result is not None]
 
 
-def greedy_search(
+def _greedy_pass(
     stepper: Stepper,
     inputs: Inputs,
     rules: _Rules,
@@ -190,21 +176,21 @@ def greedy_search(
 ) -> list[Hypothesis | None]:
     """Take the best token at every step; None for a sentence that met a banned one.
 
-    This loop runs once a token at batch 1: lists beat arrays there (about 2 us a token).
+    At batch 1 one round is one token, and lists are faster than arrays of one.
     """
     results: list[Hypothesis | None] = [None] * len(max_lengths)
     live = list(range(len(max_lengths)))
     paths: list[list[int]] = [[] for _ in live]
     totals = np.zeros(len(live))
-    stops = rules.banned | {rules.end}
+    stops = rules.banned | {rules.vocabulary.end}
     shortest = int(max_lengths.min())
-    tokens = np.full(len(live), rules.start, dtype=np.int64)
+    tokens = np.full(len(live), rules.vocabulary.start, dtype=np.int64)
     decoding = stepper.start(inputs)
     for length in counting(1):
         log_probs, candidates = decoding.best(tokens, None, count)
         if count > 1:
-            forbidden = rules.forbidden_at(length)
-            log_probs, candidates = _first_allowed(log_probs, candidates, forbidden)
+            bans = rules.bans_at(length)
+            log_probs, candidates = _first_allowed(log_probs, candidates, bans)
         tokens = candidates[:, 0]
         totals += log_probs[:, 0]
         ids = tokens.tolist()
@@ -223,38 +209,182 @@ def greedy_search(
             break
         live = [live[row] for row in kept]
         paths = [paths[row] for row in kept]
+        tokens, totals = tokens[kept], totals[kept]
         shortest = int(max_lengths[live].min())
-        if len(kept) < len(ids):
-            tokens, totals = tokens[kept], totals[kept]
-            decoding.keep(np.array(kept, dtype=np.int64))
+        decoding.keep(np.array(kept, dtype=np.int64))
     return results
 
 
 def _first_allowed(
-    log_probs: FloatArray, tokens: IntArray, forbidden: _BoolArray
+    log_probs: FloatArray, tokens: IntArray, bans: FloatArray
 ) -> tuple[FloatArray, IntArray]:
-    """Of each row's candidates (rows, count), best first, the first allowed: (rows, 1)."""
-    column = forbidden[tokens].argmin(axis=1)
+    """The first allowed of each row's candidates: (rows, count) to (rows, 1)."""
+    column = bans[tokens].argmax(axis=1)
     row = np.arange(len(tokens))
     return log_probs[row, column][:, None], tokens[row, column][:, None]
 
 
+def beam_search(
+    stepper: Stepper, inputs: Inputs, rules: _Rules, max_lengths: IntArray
+) -> list[list[Hypothesis]]:
+    """Beam search of any width; `search` prefers the greedy loop for a width of one."""
+    beams = _Beams(rules, max_lengths)
+    count = rules.candidates(rules.options.beam_size)
+    tokens = np.full(len(max_lengths), rules.vocabulary.start, dtype=np.int64)
+    parents: IntArray | None = None
+    decoding = stepper.start(inputs)
+    for length in counting(1):
+        log_probs, candidates = decoding.best(tokens, parents, count)
+        extensions = beams.extend(log_probs, candidates, length)
+        beams.collect_ended(extensions, length)
+        beams.drop_hopeless(extensions)
+        kept = extensions.sentences_left()
+        if not kept.size:
+            break
+        if kept.size < len(beams.sentence):
+            decoding.keep(kept)
+            beams.keep(kept)
+            extensions.cut(kept)
+        extensions.close_ranks()
+        tokens, parents = beams.advance(extensions)
+    return [_best_of(found, rules.options.n_best) for found in beams.found]
+
+
+@dataclass
+class _Extensions:
+    """The best continuations of each sentence, all (batch, beam), best first."""
+
+    log_probs: _ScoreArray  # -inf: none
+    tokens: IntArray
+    parents: IntArray  # the hypothesis that each continues, 0 to beam - 1
+
+    def sentences_left(self) -> IntArray:
+        """The sentences that have any."""
+        # Almost always the first, the likeliest, is there.
+        if np.isneginf(self.log_probs[:, 0]).any():
+            return np.flatnonzero((self.log_probs > -np.inf).any(axis=1))
+        return np.arange(len(self.log_probs))
+
+    def close_ranks(self) -> None:
+        """Move what is left to the front and cut off columns that nobody needs."""
+        left = self.log_probs > -np.inf
+        if np.count_nonzero(left) == left.size:
+            return
+        order = np.argsort(~left, axis=1, kind="stable")[:, : left.sum(axis=1).max()]
+        self.cut((np.arange(len(order))[:, None], order))
+
+    def cut(self, index: IntArray | tuple[IntArray, IntArray]) -> None:
+        """Keep these sentences, or these columns of each."""
+        self.log_probs = self.log_probs[index]
+        self.tokens = self.tokens[index]
+        self.parents = self.parents[index]
+
+
+class _Beams:
+    """The sentences still being decoded, and what has been found for all."""
+
+    def __init__(self, rules: _Rules, max_lengths: IntArray) -> None:
+        batch = len(max_lengths)
+        alpha = rules.options.length_penalty
+        self.rules = rules
+        self.found: list[list[Hypothesis]] = [[] for _ in range(batch)]
+        self.trellis = _Trellis()
+        self.sentence = np.arange(batch)  # its place in the input
+        self.log_probs = np.zeros((batch, 1))  # (batch, beam), descending
+        self.nodes = np.full((batch, 1), -1)  # (batch, beam), in the trellis
+        self.places = np.full(batch, rules.options.beam_size)  # not yet given up
+        self.max_lengths = max_lengths
+        self.shortest = int(max_lengths.min())
+        self.max_penalties = ((5 + max_lengths) / 6) ** alpha
+        self.to_beat = np.full(batch, -np.inf)  # the n_best'th score, if so many ended
+        self.any_ended = False
+
+    def extend(
+        self, log_probs: FloatArray, tokens: IntArray, length: int
+    ) -> _Extensions:
+        """Rank the candidates (rows, count) of each sentence; ties keep their order."""
+        batch, beam = self.log_probs.shape
+        count = tokens.shape[1]
+        allowed = log_probs + self.rules.bans_at(length).take(tokens)
+        totals = allowed.reshape(batch, beam, count) + self.log_probs[:, :, None]
+        totals = totals.reshape(batch, beam * count)
+        order = (-totals).argsort(axis=1, kind="stable")
+        order = order[:, : self.rules.options.beam_size]
+        flat = order + np.arange(0, totals.size, beam * count)[:, None]
+        ranked = np.fmax(totals.take(flat), -np.inf)  # a NaN is no candidate
+        if self.any_ended:
+            ranked[np.arange(order.shape[1]) >= self.places[:, None]] = -np.inf
+        return _Extensions(ranked, tokens.take(flat), order // count)
+
+    def collect_ended(self, extensions: _Extensions, length: int) -> None:
+        """Take out what ends, by its end token or at its maximal length."""
+        ended = extensions.tokens == self.rules.vocabulary.end
+        if length >= self.shortest:
+            ended |= (self.max_lengths == length)[:, None]
+        if not np.count_nonzero(ended):
+            return
+        ended &= extensions.log_probs > -np.inf
+        for row, column in np.argwhere(ended).tolist():
+            node = int(self.nodes[row, extensions.parents[row, column]])
+            path = [*self.trellis.path(node), int(extensions.tokens[row, column])]
+            self._add(row, path, float(extensions.log_probs[row, column]))
+        extensions.log_probs[ended] = -np.inf
+
+    def _add(self, row: int, path: list[int], log_prob: float) -> None:
+        n_best = self.rules.options.n_best
+        found = self.found[self.sentence[row]]
+        found.append(self.rules.hypothesis(path, log_prob))
+        self.places[row] -= 1
+        self.any_ended = True
+        if len(found) >= n_best:
+            self.to_beat[row] = _best_of(found, n_best)[-1].score
+
+    def drop_hopeless(self, extensions: _Extensions) -> None:
+        """Drop what can't enter the n best even if all that follows has probability 1.
+
+        Log-probabilities only fall and the penalty grows with the length: the best that
+        can come is today's log-probability over the penalty of the maximal length.
+        """
+        if self.any_ended:
+            hopes = extensions.log_probs / self.max_penalties[:, None]
+            extensions.log_probs[hopes <= self.to_beat[:, None]] = -np.inf
+
+    def keep(self, rows: IntArray) -> None:
+        """Go on with these sentences only."""
+        self.sentence = self.sentence[rows]
+        self.log_probs = self.log_probs[rows]
+        self.nodes = self.nodes[rows]
+        self.places = self.places[rows]
+        self.max_lengths = self.max_lengths[rows]
+        self.shortest = int(self.max_lengths.min())
+        self.max_penalties = self.max_penalties[rows]
+        self.to_beat = self.to_beat[rows]
+
+    def advance(self, extensions: _Extensions) -> tuple[IntArray, IntArray]:
+        """Go on with the extensions: their tokens and parent rows, both (rows,)."""
+        batch, beam = self.log_probs.shape
+        rows = extensions.parents + np.arange(0, batch * beam, beam)[:, None]
+        self.log_probs = extensions.log_probs
+        self.nodes = self.trellis.add(extensions.tokens, self.nodes.take(rows))
+        return extensions.tokens.ravel(), rows.ravel()
+
+
 class _Trellis:
-    """Every token that was kept, with its predecessor: a beam's memory of its paths."""
+    """Every token that was kept and its predecessor: the paths of all hypotheses."""
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
         self._parents: list[int] = []
 
-    def extend(self, tokens: IntArray, parents: IntArray) -> IntArray:
-        """Add nodes and return their ids, in the same shape."""
+    def add(self, tokens: IntArray, parents: IntArray) -> IntArray:
+        """The new nodes, in the shape of their tokens; the root is -1."""
         first = len(self._tokens)
         self._tokens.extend(tokens.ravel().tolist())
         self._parents.extend(parents.ravel().tolist())
         return np.arange(first, len(self._tokens)).reshape(tokens.shape)
 
     def path(self, node: int) -> list[int]:
-        """The tokens that lead to a node; the root is -1."""
+        """The tokens that lead to a node."""
         tokens = []
         while node >= 0:
             tokens.append(self._tokens[node])
@@ -262,167 +392,7 @@ class _Trellis:
         return tokens[::-1]
 
 
-@dataclass
-class _Beams:
-    """The sentences that are still being decoded."""
-
-    sentence: IntArray  # (batch,): its place in the input
-    log_probs: _ScoreArray  # (batch, beam), descending; -inf: no hypothesis
-    nodes: IntArray  # (batch, beam): ends of the paths in the trellis
-    places: IntArray  # (batch,): beam_size less the hypotheses that have ended
-    to_beat: _ScoreArray  # (batch,): the n_best'th score so far
-    max_length: IntArray  # (batch,)
-    max_penalty: _ScoreArray  # (batch,): length penalty at max_length
-
-    @classmethod
-    def begin(cls, options: SearchOptions, max_lengths: IntArray) -> "_Beams":
-        batch = len(max_lengths)
-        return cls(
-            sentence=np.arange(batch),
-            log_probs=np.zeros((batch, 1)),
-            nodes=np.full((batch, 1), -1, dtype=np.int64),
-            places=np.full(batch, options.beam_size, dtype=np.int64),
-            to_beat=np.full(batch, -np.inf),
-            max_length=max_lengths,
-            max_penalty=((5 + max_lengths) / 6) ** options.length_penalty,
-        )
-
-    def keep(self, rows: IntArray) -> None:
-        self.sentence = self.sentence[rows]
-        self.places = self.places[rows]
-        self.to_beat = self.to_beat[rows]
-        self.max_length = self.max_length[rows]
-        self.max_penalty = self.max_penalty[rows]
-
-
-@dataclass
-class _Extensions:
-    """Each sentence's best continuations, all (batch, beam), best first."""
-
-    log_probs: _ScoreArray  # -inf: none
-    tokens: IntArray
-    parents: IntArray  # the hypothesis that each continues, 0 to beam - 1
-
-    def narrow(self) -> None:
-        """Move what is left to the front and cut off columns that nobody needs."""
-        left = self.log_probs > -np.inf
-        beam = int(left.sum(axis=1).max())
-        if not left[:, :beam].all():
-            order = np.argsort(~left, axis=1, kind="stable")
-            row = np.arange(len(order))[:, None]
-            self.log_probs = self.log_probs[row, order]
-            self.tokens = self.tokens[row, order]
-            self.parents = self.parents[row, order]
-        self._cut(np.s_[:, :beam])
-
-    def keep(self, rows: IntArray) -> None:
-        self._cut(rows)
-
-    def _cut(self, index: IntArray | tuple[slice, slice]) -> None:
-        self.log_probs = self.log_probs[index]
-        self.tokens = self.tokens[index]
-        self.parents = self.parents[index]
-
-
-def beam_search(
-    stepper: Stepper,
-    inputs: Inputs,
-    vocabulary: Vocabulary,
-    options: SearchOptions,
-    max_lengths: IntArray,
-) -> list[list[Hypothesis]]:
-    """Beam search of any width; `search` takes the greedy loop for a width of one."""
-    rules = _Rules.of(vocabulary, options)
-    count = rules.candidates(options.beam_size)
-    beams = _Beams.begin(options, max_lengths)
-    results: list[list[Hypothesis]] = [[] for _ in max_lengths]
-    trellis = _Trellis()
-    tokens = np.full(len(max_lengths), rules.start, dtype=np.int64)
-    parents: IntArray | None = None
-    decoding = stepper.start(inputs)
-    for length in counting(1):
-        best = decoding.best(tokens, parents, count)
-        extensions = _extend(beams, best, rules.forbidden_at(length), options.beam_size)
-        _collect_ended(extensions, beams, results, trellis, rules, length)
-        _drop_hopeless(extensions, beams)
-
-        kept = np.flatnonzero((extensions.log_probs > -np.inf).any(axis=1))
-        if not kept.size:
-            break
-        beam = beams.log_probs.shape[1]
-        nodes = beams.nodes
-        if kept.size < len(beams.sentence):
-            decoding.keep(kept)
-            beams.keep(kept)
-            extensions.keep(kept)
-            nodes = nodes[kept]
-        extensions.narrow()
-        rows = np.arange(kept.size)[:, None] * beam + extensions.parents
-        tokens, parents = extensions.tokens.ravel(), rows.ravel()
-        beams.log_probs = extensions.log_probs
-        beams.nodes = trellis.extend(extensions.tokens, nodes.take(rows))
-    return [_best_of(found, options.n_best) for found in results]
-
-
-def _extend(
-    beams: _Beams,
-    best: tuple[FloatArray, IntArray],
-    forbidden: _BoolArray,
-    beam_size: int,
-) -> _Extensions:
-    """Rank the candidates of all hypotheses of a sentence; ties go to the earlier one."""
-    log_probs, tokens = best  # (rows, count)
-    batch, beam = beams.log_probs.shape
-    count = tokens.shape[1]
-    totals = beams.log_probs[:, :, None] + log_probs.reshape(batch, beam, count)
-    totals[forbidden[tokens].reshape(totals.shape)] = -np.inf
-    totals = totals.reshape(batch, -1)
-    order = np.argsort(-totals, axis=1, kind="stable")[:, :beam_size]
-    flat = order + np.arange(0, totals.size, totals.shape[1])[:, None]
-    ranked = totals.take(flat)
-    ranked[np.arange(order.shape[1]) >= beams.places[:, None]] = -np.inf
-    return _Extensions(ranked, tokens.take(flat), order // count)
-
-
-def _collect_ended(
-    extensions: _Extensions,
-    beams: _Beams,
-    results: list[list[Hypothesis]],
-    trellis: _Trellis,
-    rules: _Rules,
-    length: int,
-) -> None:
-    """Move what ends here, by its end token or at its maximal length, to the results."""
-    ended = (extensions.tokens == rules.end) | (beams.max_length == length)[:, None]
-    ended &= extensions.log_probs > -np.inf
-    if not ended.any():
-        return
-    for row, column in np.argwhere(ended).tolist():
-        node = int(beams.nodes[row, extensions.parents[row, column]])
-        path = [*trellis.path(node), int(extensions.tokens[row, column])]
-        hypothesis = rules.hypothesis(path, float(extensions.log_probs[row, column]))
-        found = results[beams.sentence[row]]
-        found.append(hypothesis)
-        beams.places[row] -= 1
-        if len(found) >= rules.options.n_best:
-            worst = _best_of(found, rules.options.n_best)[-1]
-            beams.to_beat[row] = worst.score
-    extensions.log_probs[ended] = -np.inf
-
-
-def _drop_hopeless(extensions: _Extensions, beams: _Beams) -> None:
-    """Drop what can't enter the n best even if all its further tokens had probability 1.
-
-    Log-probabilities only fall and the penalty grows with the length, so that the best
-    score to come is today's log-probability over the penalty of the maximal length.
-    """
-    hopes = extensions.log_probs / beams.max_penalty[:, None]
-    extensions.log_probs[hopes <= beams.to_beat[:, None]] = -np.inf
-
-
 def _best_of(found: list[Hypothesis], n_best: int) -> list[Hypothesis]:
     if not found:
-        raise InputError(
-            "the model gives no token a finite log-probability; are its weights sound?"
-        )
+        raise InputError(_NOT_FINITE)
     return sorted(found, key=lambda hypothesis: -hypothesis.score)[:n_best]

@@ -47,6 +47,7 @@ class SentencePieceTokenizer:
         target: sentencepiece.SentencePieceProcessor,
         append_end: bool = True,
     ) -> None:
+        """Take models that are loaded; `load` reads them from files."""
         self._source = source
         self._target = target
         self._unknown: int = source.unk_id()
@@ -71,6 +72,11 @@ class SentencePieceTokenizer:
         """The source ids of a text, with the end token if the model wants it."""
         ids: list[int] = self._source.encode(_readable(text))
         return ids + self._suffix
+
+    def encode_target(self, text: str) -> list[int]:
+        """The ids of a reference translation, without end token."""
+        ids: list[int] = self._target.encode(_readable(text))
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of target ids."""
