@@ -91,7 +91,7 @@ def search(
         raise InputError(f"maximal length {longest.min()} must be at least 1")
     if options.max_length is not None:
         longest = np.minimum(longest, options.max_length)
-    rules = _Rules.of(vocabulary, options)
+    rules = Rules.of(vocabulary, options)
     if options.beam_size == 1:
         return greedy_search(stepper, inputs, rules, longest)
     return beam_search(stepper, inputs, rules, longest)
@@ -103,7 +103,7 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Rules:
+class Rules:
     """Options and vocabulary as the loops read them."""
 
     options: SearchOptions
@@ -113,7 +113,8 @@ class _Rules:
     early_bans: FloatArray  # the same with the end token, for before min_length
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, options: SearchOptions) -> "_Rules":
+    def of(cls, vocabulary: Vocabulary, options: SearchOptions) -> "Rules":
+        """Find the banned ids."""
         banned = frozenset({vocabulary.pad, vocabulary.start} - {vocabulary.end})
         bans = np.zeros(vocabulary.size, dtype=np.float32)
         bans[list(banned)] = -np.inf
@@ -148,7 +149,7 @@ class _Rules:
 
 
 def greedy_search(
-    stepper: Stepper, inputs: Inputs, rules: _Rules, max_lengths: IntArray
+    stepper: Stepper, inputs: Inputs, rules: Rules, max_lengths: IntArray
 ) -> list[list[Hypothesis]]:
     """Ask for the best token only, which the cheapest head gives.
 
@@ -170,7 +171,7 @@ def greedy_search(
 def _greedy_pass(
     stepper: Stepper,
     inputs: Inputs,
-    rules: _Rules,
+    rules: Rules,
     max_lengths: IntArray,
     count: int,
 ) -> list[Hypothesis | None]:
@@ -225,7 +226,7 @@ def _first_allowed(
 
 
 def beam_search(
-    stepper: Stepper, inputs: Inputs, rules: _Rules, max_lengths: IntArray
+    stepper: Stepper, inputs: Inputs, rules: Rules, max_lengths: IntArray
 ) -> list[list[Hypothesis]]:
     """Beam search of any width; `search` prefers the greedy loop for a width of one."""
     beams = _Beams(rules, max_lengths)
@@ -283,7 +284,7 @@ class _Extensions:
 class _Beams:
     """The sentences still being decoded, and what has been found for all."""
 
-    def __init__(self, rules: _Rules, max_lengths: IntArray) -> None:
+    def __init__(self, rules: Rules, max_lengths: IntArray) -> None:
         batch = len(max_lengths)
         alpha = rules.options.length_penalty
         self.rules = rules
