@@ -77,9 +77,8 @@ def _parse_dataclass(kind: Any, value: object, where: str, faults: list[str]) ->
     faults += [
         f"{_join(where, name)} is missing" for name in names if name not in value
     ]
-    faults += [
-        f"{_join(where, key)} is not a known key" for key in value.keys() - names
-    ]
+    unknown = sorted(value.keys() - names)
+    faults += [f"{_join(where, key)} is not a known key" for key in unknown]
     parsed = {
         name: _parse(types[name], value[name], _join(where, name), faults)
         for name in names

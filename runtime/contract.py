@@ -1,0 +1,181 @@
+"""The names, types and shapes that pass between the runtime and a bundle's graphs.
+
+The encoder takes the manifest's inputs and gives memory.<name> and state.<name>; a head
+takes those and the tokens, and gives its results and next.<name>. rows = batch * beam.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from seq2edge.runtime.bundle import InputSpec, Manifest, TensorSpec
+from seq2edge.runtime.errors import InputError
+from seq2edge.runtime.stepper import Inputs
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Head = Literal["greedy", "beam", "scores"]
+
+TOKEN = TensorSpec("token", "int64", ("rows",))
+PARENTS = TensorSpec("parents", "int64", ("rows",))
+COUNT = TensorSpec("count", "int64", (1,))
+
+HEAD_INPUTS: dict[Head, tuple[TensorSpec, ...]] = {
+    "greedy": (TOKEN,),
+    "beam": (TOKEN, PARENTS, COUNT),
+    "scores": (TOKEN, PARENTS),
+}
+HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
+    "greedy": (
+        TensorSpec("best_log_prob", "float32", ("rows",)),
+        TensorSpec("best_token", "int64", ("rows",)),
+    ),
+    "beam": (
+        TensorSpec("top_log_probs", "float32", ("rows", "count")),
+        TensorSpec("top_tokens", "int64", ("rows", "count")),
+    ),
+    "scores": (TensorSpec("log_probs", "float32", ("rows", "vocabulary")),),
+}
+
+ORT_TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "int64": "tensor(int64)",
+    "int32": "tensor(int32)",
+    "uint8": "tensor(uint8)",
+    "int8": "tensor(int8)",
+    "bool": "tensor(bool)",
+}
+
+
+@dataclass(frozen=True)
+class GraphContract:
+    """What a graph may take, and what it must give, in the order we read it."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def faults(self, inputs: Sequence["Port"], outputs: Sequence["Port"]) -> list[str]:
+        """Where a graph's declared ports contradict this."""
+        declared = {port.name for port in outputs}
+        missing = [spec.name for spec in self.outputs if spec.name not in declared]
+        return [
+            *_port_faults("input", inputs, self.inputs),
+            *_port_faults("output", outputs, self.outputs),
+            *(f"output {name} is missing" for name in missing),
+        ]
+
+
+class Port(Protocol):
+    """What onnxruntime tells of one input or output of a graph."""
+
+    @property
+    def name(self) -> str:
+        """E.g. state.hidden."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """E.g. tensor(float)."""
+        ...
+
+    @property
+    def shape(self) -> Sequence[int | str | None]:
+        """A number for a fixed axis, a name or None for one that varies."""
+        ...
+
+
+def encoder_contract(manifest: Manifest) -> GraphContract:
+    """Every input with its lengths in; memory and state out."""
+    return GraphContract(
+        tuple(array for spec in manifest.inputs for array in input_arrays(spec)),
+        _prefixed("memory", manifest.memory) + _prefixed("state", manifest.state),
+    )
+
+
+def head_contract(manifest: Manifest, head: Head) -> GraphContract:
+    """Tokens, memory and state in; the results and the next state out."""
+    memory, state = manifest.memory, manifest.state
+    return GraphContract(
+        HEAD_INPUTS[head] + _prefixed("memory", memory) + _prefixed("state", state),
+        HEAD_RESULTS[head] + _prefixed("next", state),
+    )
+
+
+def input_arrays(spec: InputSpec) -> list[TensorSpec]:
+    """The arrays that one input consists of: itself and its lengths."""
+    arrays = [TensorSpec(spec.name, spec.dtype, spec.shape)]
+    if spec.lengths is not None:
+        arrays.append(TensorSpec(spec.lengths, "int32", ("batch",)))
+    return arrays
+
+
+def check_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> None:
+    """Refuse arrays that don't fit, by the name of the first that doesn't."""
+    arrays = [array for spec in specs for array in input_arrays(spec)]
+    if inputs.keys() != {array.name for array in arrays}:
+        raise InputError(
+            f"the inputs are {', '.join(inputs)}, "
+            f"where this bundle takes {', '.join(array.name for array in arrays)}"
+        )
+    sizes: dict[str, int] = {}  # of each named axis, for all arrays agree on them
+    for array in arrays:
+        _check_array(inputs[array.name], array, sizes)
+    for spec in specs:
+        if spec.lengths is not None:
+            _check_sequence(spec, inputs[spec.name], inputs[spec.lengths])
+
+
+def _check_array(array: Array, spec: TensorSpec, sizes: dict[str, int]) -> None:
+    wanted = [
+        sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+        for axis, size in zip(spec.shape, array.shape, strict=False)
+    ]
+    if array.dtype != spec.dtype or [*array.shape] != wanted or 0 in array.shape:
+        axes = ", ".join(
+            f"{axis}={sizes[axis]}" if axis in sizes else str(axis)
+            for axis in spec.shape
+        )
+        raise InputError(
+            f"{spec.name} must be {spec.dtype} of shape ({axes}), and not empty; "
+            f"it is {array.dtype} of shape {array.shape}"
+        )
+
+
+def _check_sequence(spec: InputSpec, sequence: Array, lengths: Array) -> None:
+    longest = sequence.shape[1]
+    if lengths.min() < 1 or lengths.max() > longest:
+        raise InputError(
+            f"{spec.lengths} must be from 1 to {longest}; "
+            f"they are from {lengths.min()} to {lengths.max()}"
+        )
+    if spec.kind == "tokens" and sequence.min() < 0:
+        raise InputError(f"{spec.name} has the negative token {sequence.min()}")
+
+
+def _prefixed(prefix: str, specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(f"{prefix}.{s.name}", s.dtype, s.shape) for s in specs)
+
+
+def _port_faults(
+    kind: str, ports: Sequence[Port], specs: Sequence[TensorSpec]
+) -> Iterator[str]:
+    expected = {spec.name: spec for spec in specs}
+    for port in ports:
+        spec = expected.get(port.name)
+        if spec is None:
+            yield f"{kind} {port.name} is not in the contract"
+        elif port.type != ORT_TYPES[spec.dtype]:
+            yield f"{kind} {port.name} is {port.type}, not {ORT_TYPES[spec.dtype]}"
+        elif not _fits(port.shape, spec.shape):
+            yield f"{kind} {port.name} has shape {port.shape}, not {list(spec.shape)}"
+
+
+def _fits(declared: Sequence[int | str | None], wanted: Sequence[int | str]) -> bool:
+    """Same rank, and no fixed axis of another length; names of axes are free."""
+    return len(declared) == len(wanted) and all(
+        have == want
+        for have, want in zip(declared, wanted, strict=True)
+        if isinstance(have, int) and isinstance(want, int)
+    )
