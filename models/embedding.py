@@ -1,0 +1,36 @@
+"""Token embeddings, and the output layer that may share their table."""
+
+import torch
+from torch import Tensor, nn
+
+
+def token_embedding(vocabulary: int, size: int, pad: int) -> nn.Embedding:
+    """A table with unit-variance rows once summed over `size`; padding is zero."""
+    table = nn.Embedding(vocabulary, size, padding_idx=pad)
+    nn.init.normal_(table.weight, std=size**-0.5)
+    with torch.no_grad():
+        table.weight[pad].zero_()
+    return table
+
+
+class OutputLayer(nn.Module):
+    """Logits of every target token: readout (..., size) to (..., vocabulary).
+
+    With `tied`, the product reads the embedding's own table (Press & Wolf,
+    arXiv:1608.05859), which halves a small model.
+    """
+
+    def __init__(self, vocabulary: int, size: int, tied: nn.Embedding | None) -> None:
+        """Make a table of its own unless `tied` lends one."""
+        super().__init__()
+        self.projection = nn.Linear(size, vocabulary)
+        nn.init.zeros_(self.projection.bias)
+        if tied is None:
+            nn.init.normal_(self.projection.weight, std=size**-0.5)
+        else:
+            self.projection.weight = tied.weight
+
+    def forward(self, readout: Tensor) -> Tensor:
+        """(..., size) to (..., vocabulary)."""
+        logits: Tensor = self.projection(readout)
+        return logits
