@@ -132,7 +132,8 @@ def _check_array(array: Array, spec: TensorSpec, sizes: dict[str, int]) -> None:
         sizes.setdefault(axis, size) if isinstance(axis, str) else axis
         for axis, size in zip(spec.shape, array.shape, strict=False)
     ]
-    if array.dtype != spec.dtype or [*array.shape] != wanted or 0 in array.shape:
+    fits = array.ndim == len(spec.shape) and [*array.shape] == wanted
+    if array.dtype != spec.dtype or not fits or 0 in array.shape:
         axes = ", ".join(
             f"{axis}={sizes[axis]}" if axis in sizes else str(axis)
             for axis in spec.shape
