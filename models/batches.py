@@ -6,7 +6,7 @@ run meets the same batches.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from seq2edge.models.corpus import Corpus
+from seq2edge.runtime.tokenizer import SentencePieceTokenizer
 from seq2edge.runtime.vocabulary import Vocabulary
-
-Encode = Callable[[list[str]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,15 @@ class Batch:
 
 
 def encode_corpus(
-    corpus: Corpus, source: Encode, target: Encode, max_tokens: int, max_ratio: float
+    corpus: Corpus,
+    tokenizer: SentencePieceTokenizer,
+    max_tokens: int,
+    max_ratio: float,
 ) -> EncodedCorpus:
     """Tokenize; pairs too long or absurdly unequal are counted and left out."""
     encoded = EncodedCorpus([], [], Counter(corpus.defects))
-    for left, right in zip(source(corpus.sources), target(corpus.targets), strict=True):
+    for source, target in zip(corpus.sources, corpus.targets, strict=True):
+        left, right = tokenizer.encode(source), tokenizer.encode_target(target)
         shorter, longer = sorted((len(left), len(right)))
         if longer >= max_tokens:
             encoded.defects["too long"] += 1

@@ -55,10 +55,10 @@ class DevSet:
         for first in range(0, len(order), SENTENCES_PER_BATCH):
             chosen = order[first : first + SENTENCES_PER_BATCH]
             inputs = _inputs([ids[index] for index in chosen], vocabulary.pad)
-            limits = np.minimum(2 * inputs["source_lengths"] + 10, max_tokens)
-            found = search(
-                stepper, inputs, vocabulary, options, limits.astype(np.int64)
+            limits = np.minimum(
+                2 * inputs["source_lengths"].astype(int) + 10, max_tokens
             )
+            found = search(stepper, inputs, vocabulary, options, limits)
             for index, hypotheses in zip(chosen, found, strict=True):
                 outputs[index] = tokenizer.decode(hypotheses[0].tokens)
         most = max(map(len, self.references))

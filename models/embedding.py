@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+PAD = 0  # every tokenizer that seq2edge trains puts padding first
 
-def token_embedding(vocabulary: int, size: int, pad: int) -> nn.Embedding:
-    """A table with unit-variance rows once summed over `size`; padding is zero."""
-    table = nn.Embedding(vocabulary, size, padding_idx=pad)
+
+def token_embedding(vocabulary: int, size: int) -> nn.Embedding:
+    """A table whose rows have about unit length; padding is zero."""
+    table = nn.Embedding(vocabulary, size, padding_idx=PAD)
     nn.init.normal_(table.weight, std=size**-0.5)
     with torch.no_grad():
-        table.weight[pad].zero_()
+        table.weight[PAD].zero_()
     return table
 
 

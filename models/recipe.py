@@ -146,7 +146,7 @@ class Recipe:
 
 
 def _with_defaults(kind: Any, given: object) -> object:
-    """The given keys, and the defaults of those that aren't given, in nested sections."""
+    """The given keys, and the defaults of all others, in nested sections too."""
     if not isinstance(given, Mapping):
         return given
     types, merged = get_type_hints(kind), dict(given)

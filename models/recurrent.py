@@ -19,8 +19,10 @@ def recurrent_layer(
     cell: str, inputs: int, hidden: int, bidirectional: bool = False
 ) -> nn.GRU | nn.LSTM:
     """One layer with orthogonal recurrences, batch first."""
-    kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
-    layer = kind(inputs, hidden, batch_first=True, bidirectional=bidirectional)
+    kind = nn.GRU if cell == "gru" else nn.LSTM
+    layer: nn.GRU | nn.LSTM = kind(
+        inputs, hidden, batch_first=True, bidirectional=bidirectional
+    )
     for name, weight in layer.named_parameters():
         if "weight_hh" in name:
             for gate in weight.chunk(weight.shape[0] // hidden):
@@ -52,9 +54,9 @@ class DecoderLayer(nn.Module):
 
     def step(self, inputs: Tensor, state: LayerState) -> LayerState:
         """(rows, inputs) and the state of (rows, hidden) parts to the next state."""
-        layer = self.layer
-        from_input = functional.linear(inputs, layer.weight_ih_l0, layer.bias_ih_l0)
-        from_state = functional.linear(state[0], layer.weight_hh_l0, layer.bias_hh_l0)
+        input_weight, state_weight, input_bias, state_bias = self.layer.all_weights[0]
+        from_input = functional.linear(inputs, input_weight, input_bias)
+        from_state = functional.linear(state[0], state_weight, state_bias)
         if self.cell == "gru":
             return (_gru_gates(from_input, from_state, state[0]),)
         return _lstm_gates(from_input + from_state, state[1])

@@ -10,10 +10,8 @@ from seq2edge.models.attention import source_mask
 from seq2edge.models.config import ModelConfig
 from seq2edge.models.decoder import Named, RecurrentDecoder
 from seq2edge.models.dropout import LockedDropout
-from seq2edge.models.embedding import OutputLayer, token_embedding
+from seq2edge.models.embedding import PAD, OutputLayer, token_embedding
 from seq2edge.models.recurrent import RecurrentEncoder
-
-PAD = 0  # every tokenizer that seq2edge trains puts padding first
 
 
 class RecurrentModel(nn.Module):
@@ -24,11 +22,11 @@ class RecurrentModel(nn.Module):
         super().__init__()
         self.config = config
         size = config.embedding_size
-        self.target_embedding = token_embedding(config.target_vocabulary, size, PAD)
+        self.target_embedding = token_embedding(config.target_vocabulary, size)
         self.source_embedding = (
             self.target_embedding
             if config.tie == "all"
-            else token_embedding(config.source_vocabulary, size, PAD)
+            else token_embedding(config.source_vocabulary, size)
         )
         self.encoder = RecurrentEncoder(config)
         self.decoder = RecurrentDecoder(config)
@@ -55,12 +53,14 @@ class RecurrentModel(nn.Module):
     ) -> Tensor:
         """What the output layer reads: (batch, target, embedding)."""
         memory, state = self.encode(source, source_lengths)
-        readouts: Tensor = self.decoder(self.target_embedding(target), memory, state)
-        return self.dropout(readouts)
+        outputs = self.decoder(self.target_embedding(target), memory, state)
+        readouts: Tensor = self.dropout(outputs)
+        return readouts
 
     def forward(self, source: Tensor, source_lengths: Tensor, target: Tensor) -> Tensor:
         """Target (batch, target) int64 to logits (batch, target, vocabulary)."""
-        logits: Tensor = self.output(self.readouts(source, source_lengths, target))
+        readouts = self.readouts(source, source_lengths, target)
+        logits: Tensor = self.output(readouts)
         return logits
 
     def loss(
@@ -76,9 +76,10 @@ class RecurrentModel(nn.Module):
         readouts = self.readouts(source, source_lengths, target)
         # Padding is dropped before the widest product of the model.
         logits = self.output(readouts[real])
-        return nn.functional.cross_entropy(
+        mean: Tensor = nn.functional.cross_entropy(
             logits.float(), expected[real], label_smoothing=label_smoothing
         )
+        return mean
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -13,13 +13,14 @@ from pathlib import Path
 import sentencepiece
 
 from seq2edge.models.corpus import Corpus
+from seq2edge.models.embedding import PAD
 from seq2edge.models.recipe import TokenizerRecipe
 from seq2edge.runtime.bundle import TokenizerSpec
 from seq2edge.runtime.errors import ConfigError
 from seq2edge.runtime.tokenizer import SentencePieceTokenizer
 from seq2edge.runtime.vocabulary import Vocabulary
 
-SPECIAL = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
+UNKNOWN, START, END = 1, 2, 3
 
 
 def train_tokenizer(
@@ -43,23 +44,20 @@ def train_tokenizer(
     return spec
 
 
-def load_tokenizers(
-    spec: TokenizerSpec, folder: Path
-) -> tuple[SentencePieceTokenizer, SentencePieceTokenizer]:
-    """The tokenizer of a model, and one that encodes the target side for training."""
+def load_tokenizer(spec: TokenizerSpec, folder: Path) -> SentencePieceTokenizer:
+    """The tokenizer of a checkpoint or of a training run."""
     source, target = folder / spec.source, folder / spec.target
-    model = SentencePieceTokenizer.load(source, target, spec.append_end)
-    return model, SentencePieceTokenizer.load(target, target, append_end=False)
+    return SentencePieceTokenizer.load(source, target, spec.append_end)
 
 
 def target_vocabulary(tokenizer: SentencePieceTokenizer) -> Vocabulary:
     """The ids that a search must know."""
     return Vocabulary(
         size=tokenizer.target_size,
-        pad=SPECIAL["pad_id"],
-        unknown=SPECIAL["unk_id"],
-        start=SPECIAL["bos_id"],
-        end=SPECIAL["eos_id"],
+        pad=PAD,
+        unknown=UNKNOWN,
+        start=START,
+        end=END,
     )
 
 
@@ -78,7 +76,10 @@ def _train(
             character_coverage=recipe.character_coverage,
             minloglevel=2,
             num_threads=1,  # the same pieces whatever the machine
-            **SPECIAL,
+            pad_id=PAD,
+            unk_id=UNKNOWN,
+            bos_id=START,
+            eos_id=END,
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

@@ -44,7 +44,7 @@ from seq2edge.models.recurrent_model import (
     count_parameters,
 )
 from seq2edge.models.tokenizer_training import (
-    load_tokenizers,
+    load_tokenizer,
     target_vocabulary,
     train_tokenizer,
 )
@@ -119,12 +119,11 @@ def _prepare(recipe: Recipe, data: Path, folder: Path, report: Report) -> Task:
     corpus = read_corpus(recipe.data.train, data)
     dev = read_corpus(recipe.data.dev, data)
     spec = train_tokenizer(recipe.tokenizer, corpus, folder)
-    tokenizer, target = load_tokenizers(spec, folder)
+    tokenizer = load_tokenizer(spec, folder)
     encoded, encoded_dev = (
         encode_corpus(
             part,
-            lambda texts: [tokenizer.encode(text) for text in texts],
-            lambda texts: [target.encode(text) for text in texts],
+            tokenizer,
             recipe.data.max_tokens,
             recipe.data.max_ratio,
         )
@@ -258,7 +257,7 @@ class _Run:
                 batch.expected,
                 self.recipe.label_smoothing,
             )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.adam.step()
         return loss.detach()
