@@ -82,7 +82,7 @@ def _train(
             eos_id=END,
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(error).strip().rpartition("] ")[2]
         raise ConfigError(
             f"tokenizer: {size} pieces can't be made of this corpus ({reason}); "
             "change tokenizer.vocabulary_size"
