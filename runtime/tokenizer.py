@@ -15,6 +15,7 @@ from seq2edge.runtime.errors import BundleError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_REPLACEMENT = "\ufffd"
 _SPACE = "\u2581"  # how SentencePiece writes a space in a piece
 
 
@@ -34,7 +35,7 @@ class Tokenizer(Protocol):
         ...
 
     def unknown_characters(self, text: str) -> tuple[str, ...]:
-        """The characters that the source vocabulary lacks, each once, in order."""
+        """The characters that the source vocabulary lacks, each once."""
         ...
 
 
@@ -88,20 +89,21 @@ class SentencePieceTokenizer:
         return tuple(self._target.id_to_piece(self._known(ids)))
 
     def unknown_characters(self, text: str) -> tuple[str, ...]:
-        """The characters that the source vocabulary lacks, each once, in order.
+        """The characters that the source vocabulary lacks, each once.
 
         They come as SentencePiece normalizes them: a full-width A as a plain one.
+        U+FFFD, which it drops, is always among them.
         """
         text = _readable(text)
+        unknown = _REPLACEMENT if _REPLACEMENT in text else ""
         ids = self._source.encode(text)
-        if self._unknown not in ids:
-            return ()
-        pieces = self._source.encode(text, out_type=str)
-        unknown = "".join(
-            piece
-            for piece, id_ in zip(pieces, ids, strict=True)
-            if id_ == self._unknown
-        )
+        if self._unknown in ids:
+            pieces = self._source.encode(text, out_type=str)
+            unknown += "".join(
+                piece
+                for piece, id_ in zip(pieces, ids, strict=True)
+                if id_ == self._unknown
+            )
         return tuple(dict.fromkeys(unknown.replace(_SPACE, "")))
 
     def _known(self, ids: Sequence[int]) -> list[int]:
@@ -111,7 +113,7 @@ class SentencePieceTokenizer:
 
 
 def _readable(text: str) -> str:
-    return _SURROGATE.sub("\ufffd", _CONTROL.sub(" ", text))
+    return _SURROGATE.sub(_REPLACEMENT, _CONTROL.sub(" ", text))
 
 
 def _load(path: Path) -> sentencepiece.SentencePieceProcessor:
