@@ -1,1 +1,36 @@
-"""Load a bundle and decode with it: numpy, onnxruntime and sentencepiece, no torch."""
+"""Load a bundle and decode with it: numpy, onnxruntime and sentencepiece, no torch.
+
+    from seq2edge.runtime import Translator
+
+    translator = Translator.load("en-de.int8")
+    print(translator.translate("The cat sat on the mat.").text)
+
+The names are imported when they are first used: importing the room costs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.search import Hypothesis, SearchOptions
+    from seq2edge.runtime.translator import Translation, Translator
+
+__all__ = ["EngineOptions", "Hypothesis", "SearchOptions", "Translation", "Translator"]
+
+if not TYPE_CHECKING:
+    _MODULES = {
+        "EngineOptions": "engine",
+        "Hypothesis": "search",
+        "SearchOptions": "search",
+        "Translation": "translator",
+        "Translator": "translator",
+    }
+
+    def __getattr__(name):
+        """Import the module that a name is from."""
+        from importlib import import_module
+
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+        return getattr(module, name)
