@@ -40,9 +40,12 @@ class Golden:
         if isinstance(value, dict):
             value.setdefault("score_tolerance", SCORE_TOLERANCE)
         try:
-            return schema.parse(cls, value)
+            golden = schema.parse(cls, value)
         except schema.SchemaError as error:
             raise BundleError(f"{path}: {error}; export the bundle again") from None
+        if not golden.examples:
+            raise BundleError(f"{path} has no examples; export the bundle again")
+        return golden
 
     def write(self, folder: Path) -> None:
         """Write golden.json, before the files of the folder are hashed."""
