@@ -58,6 +58,21 @@ class Evaluation:
     tokens_per_second: float
     hypotheses: tuple[str, ...]  # of the sources, in order of their first lines
 
+    def text(self) -> str:
+        """The result for a terminal."""
+        fewest, most = self.references
+        counts = str(most) if fewest == most else f"{fewest} to {most}"
+        return "\n".join(
+            [
+                f"BLEU {self.bleu.score:.2f}  {self.bleu.signature}",
+                f"chrF {self.chrf.score:.2f}  {self.chrf.signature}",
+                f"{self.sentences} different sources on {self.lines} lines, "
+                f"{counts} references each",
+                f"{self.sentences_per_second:.1f} sentences a second, "
+                f"{self.tokens_per_second:.1f} tokens a second",
+            ]
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
         return schema.to_json(self)

@@ -58,6 +58,19 @@ class Verification:
         """Whether every example came out the same."""
         return not self.differences
 
+    def text(self) -> str:
+        """The result for a terminal."""
+        same = self.examples - len(self.differences)
+        lines = [
+            f"{self.path}: {self.files} files, {self.bytes / 1e6:.2f} MB, hashes right",
+            f"{same} of {self.examples} golden examples the same, the largest difference "
+            f"of a score {self.largest_score_difference:.1g} "
+            f"({self.score_tolerance:g} allowed)",
+        ]
+        if self.unlisted:
+            lines.append(f"not the bundle's, unchecked: {', '.join(self.unlisted)}")
+        return "\n".join([*lines, *(each.describe() for each in self.differences)])
+
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
         return {"passed": self.passed, **schema.to_json(self)}

@@ -61,6 +61,9 @@ def test_any_of_several_references_counts(translator: Translator) -> None:
     assert result.bleu.score == pytest.approx(100)
     assert "nrefs:var" in result.bleu.signature
     assert "nrefs:var" in result.chrf.signature
+    text = result.text()
+    assert text.startswith(f"BLEU 100.00  {result.bleu.signature}\nchrF 100.00  ")
+    assert "3 different sources on 6 lines, 1 to 3 references each" in text
 
 
 def test_speed_and_signature_are_told(translator: Translator) -> None:

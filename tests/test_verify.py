@@ -39,6 +39,8 @@ def test_a_sound_bundle_passes(folder: Path) -> None:
     assert result.examples == len(SENTENCES) * len(BEAM_SIZES)
     assert result.largest_score_difference < 1e-4  # numpy made them
     assert json.loads(json.dumps(result.to_json()))["passed"] is True
+    assert "6 of 6 golden examples the same" in result.text()
+    assert "unchecked: notes.txt" in result.text()
 
 
 def test_another_token_is_a_difference(folder: Path) -> None:
@@ -50,6 +52,8 @@ def test_another_token_is_a_difference(folder: Path) -> None:
     assert "tokens (5, " in difference.describe()
     assert "with beam 1" in difference.describe()
     assert "\n" not in difference.describe()
+    assert result.text().endswith(difference.describe())
+    assert "5 of 6 golden examples the same" in result.text()
     assert result.to_json()["passed"] is False
 
 
