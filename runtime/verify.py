@@ -63,8 +63,8 @@ class Verification:
         same = self.examples - len(self.differences)
         lines = [
             f"{self.path}: {self.files} files, {self.bytes / 1e6:.2f} MB, hashes right",
-            f"{same} of {self.examples} golden examples the same, the largest difference "
-            f"of a score {self.largest_score_difference:.1g} "
+            f"{same} of {self.examples} golden examples the same, the largest "
+            f"difference of a score {self.largest_score_difference:.1g} "
             f"({self.score_tolerance:g} allowed)",
         ]
         if self.unlisted:
