@@ -12,6 +12,7 @@ any has; the others are filled up with log-probability -inf); count, candidates 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count as counting
 
 import numpy as np
@@ -113,6 +114,7 @@ class Rules:
     early_bans: FloatArray  # the same with the end token, for before min_length
 
     @classmethod
+    @lru_cache(maxsize=16)  # made anew it costs as much as five greedy tokens
     def of(cls, vocabulary: Vocabulary, options: SearchOptions) -> "Rules":
         """Find the banned ids."""
         banned = frozenset({vocabulary.pad, vocabulary.start} - {vocabulary.end})
@@ -120,7 +122,7 @@ class Rules:
         bans[list(banned)] = -np.inf
         early_bans = bans.copy()
         early_bans[vocabulary.end] = -np.inf
-        if np.isneginf(early_bans).all():
+        if vocabulary.size <= len(banned | {vocabulary.end}):
             raise InputError(
                 f"a vocabulary of {vocabulary.size} ids holds nothing but special ones"
             )

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 _SPACES = r"\s\x00-\x1f\x7f-\x9f"  # a tokenizer reads control characters as spaces
-_FULL_STOPS = ".!?…‽؟۔।॥։።፧"  # noqa: RUF001
-_CLAUSE_ENDS = ",;:،؛–—"  # noqa: RUF001
-_CLOSING = "\"'”’“»›)]}"  # noqa: RUF001
+_FULL_STOPS = ".!?…‽؟۔।॥։።፧"
+_CLAUSE_ENDS = ",;:،؛–—"
+_CLOSING = "\"'”’“»›)]}"
 # Chinese and Japanese marks, which no space follows.
-_WIDE_FULL_STOPS = "。！？｡"  # noqa: RUF001
-_WIDE_CLAUSE_ENDS = "，、；：､"  # noqa: RUF001
-_WIDE_CLOSING = "」』”’）】》"  # noqa: RUF001
+_WIDE_FULL_STOPS = "。！？｡"
+_WIDE_CLAUSE_ENDS = "，、；：､"
+_WIDE_CLOSING = "」』”’）】》"
 
 # Chinese and Japanese have no spaces; in Thai, Lao, Tibetan, Burmese and Khmer they
 # stand between sentences, not between words.

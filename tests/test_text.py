@@ -49,10 +49,10 @@ def test_a_line_break_ends_a_sentence() -> None:
 
 
 def test_chinese_and_japanese_sentences_need_no_space() -> None:
-    text = "我喜欢你。你喜欢我吗？「是的。」他说。"  # noqa: RUF001
+    text = "我喜欢你。你喜欢我吗？「是的。」他说。"
     assert texts(text, 8) == [
         "我喜欢你。",
-        "你喜欢我吗？",  # noqa: RUF001
+        "你喜欢我吗？",
         "「是的。」",
         "他说。",
     ]
@@ -63,7 +63,7 @@ def test_chinese_and_japanese_sentences_need_no_space() -> None:
     [
         ("नमस्ते दुनिया। यह ठीक है।", 2),
         ("هل أنت هنا؟ نعم أنا هنا", 2),
-        ("Ը՞նչ։ Լավ եմ։", 2),  # noqa: RUF001
+        ("Ը՞նչ։ Լավ եմ։", 2),
         ("Er rief: „Halt!“ Dann lief er.", 2),
         ("«Стой!» Он ушёл.", 2),
     ],
@@ -136,7 +136,7 @@ def test_a_piece_without_translation_leaves_no_second_space() -> None:
     assert join(pieces, ["", "", ""]) == ""
 
 
-marks = st.sampled_from(".,!?…\"')“»。，」")  # noqa: RUF001
+marks = st.sampled_from(".,!?…\"')“»。，」")
 spaces = st.sampled_from(" \n\t\x00\x85\u00a0\u200b\u3000")
 letters = st.sampled_from("aBé1中ก👍🏽\u0301\u200d")
 nasty = st.text(alphabet=marks | spaces | letters | st.characters(), max_size=80)
