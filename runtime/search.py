@@ -241,14 +241,16 @@ def beam_search(
         extensions = beams.extend(log_probs, candidates, length)
         beams.collect_ended(extensions, length)
         beams.drop_hopeless(extensions)
-        kept = extensions.sentences_left()
-        if not kept.size:
-            break
-        if kept.size < len(beams.sentence):
-            decoding.keep(kept)
-            beams.keep(kept)
-            extensions.cut(kept)
-        extensions.close_ranks()
+        left = extensions.log_probs > -np.inf
+        if np.count_nonzero(left) < left.size:
+            kept = np.flatnonzero(left.any(axis=1))
+            if not kept.size:
+                break
+            if kept.size < len(beams.sentence):
+                decoding.keep(kept)
+                beams.keep(kept)
+                extensions.cut(kept)
+            extensions.close_ranks()
         tokens, parents = beams.advance(extensions)
     return [_best_of(found, rules.options.n_best) for found in beams.found]
 
@@ -261,18 +263,9 @@ class _Extensions:
     tokens: IntArray
     parents: IntArray  # the hypothesis that each continues, 0 to beam - 1
 
-    def sentences_left(self) -> IntArray:
-        """The sentences that have any."""
-        # Almost always the first, the likeliest, is there.
-        if np.isneginf(self.log_probs[:, 0]).any():
-            return np.flatnonzero((self.log_probs > -np.inf).any(axis=1))
-        return np.arange(len(self.log_probs))
-
     def close_ranks(self) -> None:
         """Move what is left to the front and cut off columns that nobody needs."""
         left = self.log_probs > -np.inf
-        if np.count_nonzero(left) == left.size:
-            return
         order = np.argsort(~left, axis=1, kind="stable")[:, : left.sum(axis=1).max()]
         self.cut((np.arange(len(order))[:, None], order))
 
