@@ -48,6 +48,7 @@ from seq2edge.models.tokenizer_training import (
     target_vocabulary,
     train_tokenizer,
 )
+from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.models.training_state import (
     Evaluation,
     Progress,
@@ -59,6 +60,7 @@ from seq2edge.runtime.bundle import Limits, SearchDefaults, TokenizerSpec
 from seq2edge.runtime.errors import ConfigError
 from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.tokenizer import SentencePieceTokenizer
+from seq2edge.runtime.translator import Translator
 from seq2edge.runtime.vocabulary import Vocabulary
 
 Event = dict[str, Any]
@@ -298,11 +300,11 @@ class _Run:
         self.model.eval()
         task = self.task
         loss = dev_loss(self.model, task.dev, task.vocabulary)
-        options = SearchOptions(beam_size=task.recipe.evaluation.beam_size)
-        limit = task.recipe.data.max_tokens
-        bleu = task.dev_set.bleu(
-            self.model, task.tokenizer, task.vocabulary, options, limit
+        translator = Translator(
+            TorchStepper(self.model), task.vocabulary, _limits(task), task.tokenizer
         )
+        options = SearchOptions(beam_size=task.recipe.evaluation.beam_size)
+        bleu = task.dev_set.bleu(translator, options)
         return round(loss, 4), round(bleu, 2)
 
     def _save(self) -> None:
@@ -357,14 +359,13 @@ def _write(
     task: Task, run: _Run, weights: dict[str, Tensor], chosen: Event, output: Path
 ) -> None:
     evaluation, about = task.recipe.evaluation, task.recipe.about
-    longest = task.recipe.data.max_tokens
     info = CheckpointInfo(
         format=FORMAT,
         about=about,
         model=run.model.config,
         vocabulary=task.vocabulary,
         tokenizer=task.spec,
-        limits=Limits(source_tokens=longest, target_tokens=longest),
+        limits=_limits(task),
         search=SearchDefaults(
             evaluation.recommended_beam_size, evaluation.recommended_length_penalty
         ),
@@ -381,6 +382,11 @@ def _write(
     )
     files = {name: task.folder / name for name in {task.spec.source, task.spec.target}}
     write_checkpoint(output, info, weights, files, _sample(task))
+
+
+def _limits(task: Task) -> Limits:
+    longest = task.recipe.data.max_tokens
+    return Limits(source_tokens=longest, target_tokens=longest)
 
 
 def _sample(task: Task) -> list[tuple[str, str]]:

@@ -153,7 +153,7 @@ class Translator:
         Up to `batching.lines` lines are read ahead, to be sorted by length; make it 1
         where a person waits for each translation.
         """
-        for window in _windows(lines, self.batching.lines):
+        for window in windows(lines, self.batching.lines):
             yield from self.translate_batch(window, options)
 
     def generate(
@@ -223,7 +223,7 @@ class Translator:
             self._write_rank(source, found, rank, options) for rank in ranks
         )
         flags = Flags(
-            split=len(source.pieces) > 1,
+            split=len(found) > 1,
             truncated=source.truncated,
             hit_length_limit=not all(hypotheses[0].finished for hypotheses in found),
             empty=not found,
@@ -351,8 +351,11 @@ def _score(hypotheses: Sequence[Hypothesis], alpha: float) -> float:
     return log_prob / length_penalty(length, alpha)
 
 
-def _windows(lines: Iterable[str], most: int) -> Iterator[list[str]]:
-    """Runs of lines, growing, and none of many characters unless a line has them."""
+def windows(lines: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Runs of lines, growing to `most`, to be translated one run at a time.
+
+    None has many characters unless a line has them, so that memory is bounded.
+    """
     window: list[str] = []
     size, characters = min(_FIRST_WINDOW, most), 0
     for line in lines:

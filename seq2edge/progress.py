@@ -29,8 +29,9 @@ class TrainingProgress:
         else:
             facts = [f"{key} {value}" for key, value in event.items() if key != "event"]
             click.echo(f"\r\033[K{event['event']}: {', '.join(facts)}", err=True)
-            if event["event"] == "resume":
-                self._first_step = event["step"]
+            if event["event"] in ("model", "resume"):
+                self._began = time.monotonic()
+                self._first_step = event.get("step", 0)
 
     def _bar(self, event: Event) -> str:
         step, steps = event["step"], event["steps"]
@@ -38,8 +39,9 @@ class TrainingProgress:
         pace = (time.monotonic() - self._began) / max(step - self._first_step, 1)
         minutes = pace * (steps - step) / 60
         return (
-            f"[{'#' * done}{'.' * (30 - done)}] {step}/{steps} loss {event['loss']:.3f} "
-            f"{event['tokens_per_second']} tokens/s, {minutes:.0f} min left"
+            f"[{'#' * done}{'.' * (30 - done)}] {step}/{steps} "
+            f"loss {event['loss']:.3f}, {event['tokens_per_second']} tokens/s, "
+            f"{minutes:.0f} min left"
         )
 
 

@@ -1,0 +1,81 @@
+"""A bundle in words: what `seq2edge inspect` prints."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from seq2edge.runtime.bundle import Bundle, InputSpec, Manifest, TensorSpec
+
+
+def describe_bundle(bundle: Bundle) -> str:
+    """Contract, sizes, certificate and provenance of a bundle."""
+    manifest = bundle.manifest
+    lines = [
+        f"{manifest.name}, {manifest.precision}, {manifest.task}, "
+        f"format {manifest.format}, {_megabytes(bundle.bytes)}",
+        "",
+        "files",
+        *(
+            f"  {name:<24}{_megabytes(entry.bytes):>10}  sha256 {entry.sha256[:12]}..."
+            for name, entry in manifest.files.items()
+        ),
+        "",
+        "contract",
+        *_tensors("input", manifest.inputs),
+        *_tensors("memory", manifest.memory),
+        *_tensors("state", manifest.state),
+        *_settings(manifest),
+    ]
+    for title in ("quantization", "certificate", "provenance"):
+        if values := getattr(manifest, title):
+            lines += ["", title, *_tree(values, "  ")]
+    return "\n".join(lines)
+
+
+def _tensors(role: str, specs: Sequence[InputSpec | TensorSpec]) -> Iterator[str]:
+    for spec in specs:
+        shape = ", ".join(str(axis) for axis in spec.shape)
+        yield f"  {role:<8}{spec.name:<16}{spec.dtype} ({shape})"
+
+
+def _settings(manifest: Manifest) -> Iterator[str]:
+    vocabulary, limits, search = manifest.vocabulary, manifest.limits, manifest.search
+    yield (
+        f"  vocabulary {vocabulary.size}: padding {vocabulary.pad}, "
+        f"unknown {vocabulary.unknown}, start {vocabulary.start}, end {vocabulary.end}"
+    )
+    yield (
+        f"  limits: {limits.source_tokens} source tokens at once, "
+        f"{limits.target_tokens} target tokens"
+    )
+    yield f"  search: beam {search.beam_size}, length penalty {search.length_penalty}"
+
+
+def _tree(value: object, indent: str) -> Iterator[str]:
+    """Nested JSON as indented lines; a list of many short values is one line."""
+    if not isinstance(value, Mapping):
+        yield f"{indent}{_leaf(value)}"
+        return
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield f"{indent}{key}"
+            yield from _tree(item, indent + "  ")
+        elif isinstance(item, list | tuple) and any(
+            isinstance(i, Mapping) for i in item
+        ):
+            yield f"{indent}{key}"
+            for entry in item:
+                facts = (f"{name} {_leaf(fact)}" for name, fact in entry.items())
+                yield f"{indent}  {', '.join(facts)}"
+        else:
+            yield f"{indent}{key}: {_leaf(item)}"
+
+
+def _leaf(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_leaf(item) for item in value) or "none"
+    return "none" if value is None else str(value)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"

@@ -1,0 +1,50 @@
+"""Translations as lines of text or JSON, and what plain text can't show of them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from seq2edge.runtime.translator import Translation
+
+_NOTES = {
+    "truncated": "had a part left out, as no piece of it fits the model",
+    "hit_length_limit": "were cut at the length limit",
+}
+
+
+def json_line(translation: Translation, milliseconds: float) -> str:
+    """One object: text, tokens, score, flags, milliseconds and alternatives."""
+    record = asdict(translation)
+    record["score"] = round(record["score"], 6)
+    record["milliseconds"] = round(milliseconds, 3)
+    return json.dumps(record, ensure_ascii=False)
+
+
+def plain_lines(translation: Translation, n_best: int) -> Iterator[str]:
+    """The text; of several, rank TAB score TAB text."""
+    if n_best == 1:
+        yield translation.text
+        return
+    ranked = [(translation.score, translation.text)]
+    ranked += [(one.score, one.text) for one in translation.alternatives]
+    for rank, (score, text) in enumerate(ranked, start=1):
+        yield f"{rank}\t{score:.4f}\t{text}"
+
+
+class Losses:
+    """Counts what plain text can't show, so that nothing is lost silently."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def add(self, translation: Translation) -> None:
+        """Count a translation's flags."""
+        for flag in _NOTES:
+            self._counts[flag] += getattr(translation.flags, flag)
+
+    def notes(self) -> Iterator[str]:
+        """A sentence for each kind of loss that happened."""
+        for flag, count in self._counts.items():
+            if count:
+                yield f"{count} translation(s) {_NOTES[flag]}; --json shows which"
