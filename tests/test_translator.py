@@ -131,7 +131,9 @@ def test_a_translation_has_text_tokens_and_score() -> None:
     assert translation.score == pytest.approx(4 * math.log(0.8) / 1.5**0.6)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\t\n \x00\x01", "\u3000\u00a0"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "\t\n \x00\x01", "\u3000\u00a0", "\x00" * 10_000]
+)
 def test_an_empty_line_comes_back_empty_and_is_never_decoded(text: str) -> None:
     stepper = CopyStepper()
     translation = copier(stepper=stepper).translate(text)
