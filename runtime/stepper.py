@@ -1,7 +1,7 @@
 """The seam between a model and a search: whatever can start and step can be decoded.
 
-The ONNX engine and the torch module both satisfy it, so that one search decodes both and
-parity compares models, not decoders.
+The ONNX engine and the torch module both satisfy it, so that one search decodes both
+and parity compares models, not decoders.
 
 Letters: batch, the sentences still being decoded; rows = batch * beam, row b * beam + j
 being beam j of sentence b. The beam may differ from step to step (the first step has
@@ -27,8 +27,8 @@ class Decoding(Protocol):
     ) -> tuple[FloatArray, IntArray]:
         """Advance every row and return the `count` most probable next tokens.
 
-        tokens (rows,): the token that each row ends with. parents (rows,): row i goes on
-        from row parents[i] of the step before; None keeps the rows as they are.
+        tokens (rows,): the token that each row ends with. parents (rows,): row i goes
+        on from row parents[i] of the step before; None keeps the rows as they are.
         Returns log-probabilities and token ids, both (rows, count), best first.
         """
         ...

@@ -1,4 +1,4 @@
-"""The token ids that a search must know; the rest of a vocabulary is the tokenizer's."""
+"""The ids that a search must know; the rest of a vocabulary is the tokenizer's."""
 
 from dataclasses import dataclass
 
