@@ -1,0 +1,48 @@
+"""What the graphs say of themselves, and a bundle of its origin."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import onnx
+from onnx import ModelProto
+
+from seq2edge.export.spec import ModelSpec
+
+DOCS = {
+    "encoder": "Source tokens to memory.* (read by every step) and the first state.*",
+    "decoder.greedy": "One step: the best next token of each row",
+    "decoder.beam": "One step: the `count` best next tokens of each row, the state "
+    "reordered by `parents` before it",
+    "decoder.scores": "One step: the log-probabilities of all next tokens, the state "
+    "reordered by `parents` before it",
+}
+PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")
+
+
+def describe(model: ModelProto, graph: str, spec: ModelSpec, precision: str) -> None:
+    """Write producer, documentation and properties into a graph."""
+    model.producer_name = "seq2edge"
+    model.producer_version = _version("seq2edge")
+    model.graph.name = graph
+    model.doc_string = f"{spec.name}: {DOCS[graph]}."
+    known = {k: v for k, v in spec.provenance.items() if isinstance(v, str) and v}
+    properties = {"name": spec.name, "precision": precision, **known}
+    onnx.helper.set_model_props(model, properties)
+
+
+def provenance(spec: ModelSpec) -> Mapping[str, object]:
+    """Origin of the model, versions of what made the bundle, and when."""
+    return {
+        **spec.provenance,
+        "made_by": f"seq2edge {_version('seq2edge')}",
+        "versions": {name: _version(name) for name in PACKAGES},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,152 @@
+"""Why a sentence came out otherwise: a near tie, or something else.
+
+It is explained by two candidates that lie no further apart than both sides' errors, or
+by a search that comes to the same result once the reference's log-probabilities are
+shaken by that much: a beam can part from another without the last token showing why.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from seq2edge.runtime.search import Hypothesis, SearchOptions
+from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stepper
+from seq2edge.runtime.translator import Translator
+
+SHAKES = 32
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A sentence that the bundle decodes otherwise than the reference."""
+
+    sentence: int  # its place in the sample
+    expected: Tokens
+    found: Tokens
+    gap: float  # log-probabilities of the two at the first differing token, apart
+    explained: bool
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Tells near ties from real differences."""
+
+    reference: Translator
+    sources: Sequence[Tokens]
+    tolerance: float  # both candidates may be off by the measured difference
+
+    def compare(
+        self,
+        options: SearchOptions,
+        expected: Sequence[Tokens],
+        found: Sequence[Tokens],
+    ) -> tuple[Difference, ...]:
+        """The sentences that differ, each explained or not."""
+        pairs = enumerate(zip(expected, found, strict=True))
+        return tuple(
+            self._difference(options, sentence, one, other)
+            for sentence, (one, other) in pairs
+            if one != other
+        )
+
+    def _difference(
+        self, options: SearchOptions, sentence: int, expected: Tokens, found: Tokens
+    ) -> Difference:
+        source = self.sources[sentence]
+        gap = self._gap(source, expected, found)
+        explained = gap <= self.tolerance or self._shaken(options, source, found)
+        return Difference(sentence, expected, found, gap, explained)
+
+    def _gap(self, source: Tokens, expected: Tokens, found: Tokens) -> float:
+        """How far apart the reference sees the two tokens where the sentences part."""
+        end = self.reference.vocabulary.end
+        one, other = (*expected, end), (*found, end)
+        parting = next(
+            place
+            for place, pair in enumerate(zip(one, other, strict=False))
+            if pair[0] != pair[1]
+        )
+        *_, (log_probs, _) = forced(
+            self.reference, batch_inputs([source]), [one[:parting]]
+        )
+        return float(abs(log_probs[0, one[parting]] - log_probs[0, other[parting]]))
+
+    def _shaken(self, options: SearchOptions, source: Tokens, found: Tokens) -> bool:
+        """Whether the reference says the same, its log-probabilities off by no more."""
+        for seed in range(SHAKES):
+            shaken = _Shaken(self.reference.stepper, self.tolerance / 2, seed)
+            translator = replace(self.reference, stepper=shaken)
+            if best(translator, [source], options)[0].tokens == found:
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class _Shaken:
+    """A stepper whose log-probabilities are off by random amounts."""
+
+    stepper: Stepper
+    amount: float
+    seed: int
+
+    def start(self, inputs: Inputs) -> Decoding:
+        random = np.random.default_rng(self.seed)
+        return _ShakenDecoding(self.stepper.start(inputs), self.amount, random)
+
+
+@dataclass(frozen=True)
+class _ShakenDecoding:
+    decoding: Decoding
+    amount: float
+    random: np.random.Generator
+
+    def best(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray]:
+        log_probs = self.scores(tokens, parents)
+        order = np.argsort(-log_probs, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(log_probs, order, axis=1), order
+
+    def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        log_probs = self.decoding.scores(tokens, parents)
+        noise = self.random.uniform(-self.amount, self.amount, log_probs.shape)
+        return log_probs + noise.astype(np.float32)
+
+    def keep(self, sentences: IntArray) -> None:
+        self.decoding.keep(sentences)
+
+
+def best(
+    translator: Translator, sources: Sequence[Tokens], options: SearchOptions
+) -> list[Hypothesis]:
+    """The best hypothesis of every sentence."""
+    return [found[0] for found in translator.generate(sources, options)]
+
+
+def forced(
+    translator: Translator, inputs: Inputs, targets: Sequence[Tokens]
+) -> Iterator[tuple[FloatArray, IntArray]]:
+    """All log-probabilities at each step of given targets, and the rows not ended."""
+    lengths = np.array([len(target) for target in targets])
+    decoding = translator.stepper.start(inputs)
+    token = np.full(len(targets), translator.vocabulary.start, np.int64)
+    for length in range(int(lengths.max()) + 1):
+        yield decoding.scores(token, None), np.flatnonzero(lengths >= length)
+        token = np.array(
+            [
+                target[length] if length < len(target) else translator.vocabulary.end
+                for target in targets
+            ],
+            np.int64,
+        )
+
+
+def batch_inputs(sources: Sequence[Tokens]) -> Inputs:
+    """Pad a batch of ids, as the runtime does."""
+    lengths = np.array([len(source) for source in sources], np.int32)
+    padded = np.zeros((len(sources), lengths.max()), np.int64)
+    for row, source in enumerate(sources):
+        padded[row, : len(source)] = source
+    return {"source": padded, "source_lengths": lengths}
