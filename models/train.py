@@ -57,7 +57,7 @@ from seq2edge.models.training_state import (
 )
 from seq2edge.runtime import schema
 from seq2edge.runtime.bundle import Limits, SearchDefaults, TokenizerSpec
-from seq2edge.runtime.errors import ConfigError
+from seq2edge.runtime.errors import ConfigError, OutputError
 from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.tokenizer import SentencePieceTokenizer
 from seq2edge.runtime.translator import Translator
@@ -92,6 +92,7 @@ def train(recipe: Recipe, data_folder: Path, output: Path, report: Report) -> Pa
     `report` gets each event as a dict of plain values; data, model, resume, step,
     evaluation, saved and finished are the kinds.
     """
+    _open(output)
     task = _prepare(recipe, data_folder, output / WORKSHOP, report)
     run = _Run(task, report)
     run.resume()
@@ -115,8 +116,21 @@ def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:
     return recipe.learning_rate * max(1 - done, 0.0)
 
 
+def _open(output: Path) -> None:
+    """Make the output folder, unless it holds something that isn't a run's."""
+    if output.is_dir() and any(output.iterdir()) and not (output / WORKSHOP).is_dir():
+        raise OutputError(
+            f"{output} is not empty and holds no training run; give another --output"
+        )
+    try:
+        (output / WORKSHOP).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output} can't be written ({error.strerror}); give another --output"
+        ) from None
+
+
 def _prepare(recipe: Recipe, data: Path, folder: Path, report: Report) -> Task:
-    folder.mkdir(parents=True, exist_ok=True)
     _remember(recipe, folder / "recipe.json")
     corpus = read_corpus(recipe.data.train, data)
     dev = read_corpus(recipe.data.dev, data)

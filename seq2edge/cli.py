@@ -49,6 +49,11 @@ class Main(click.Group):
         except BrokenPipeError:  # the reader, e.g. `head`, has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:  # e.g. the disk is full
+            if error.strerror is None:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            fail(f"{place}{error.strerror}; mend that and run the command again")
         except (KeyboardInterrupt, click.Abort):
             click.echo("seq2edge: interrupted", err=True)
             sys.exit(128 + signal.SIGINT)
@@ -81,7 +86,11 @@ def train(recipe: Path, output: Path, data: Path | None) -> None:
     from seq2edge.progress import TrainingProgress
 
     loaded = Recipe.load(recipe)
-    print(run(loaded, data or recipe.parent, output, TrainingProgress()))
+    try:
+        print(run(loaded, data or recipe.parent, output, TrainingProgress()))
+    except KeyboardInterrupt:
+        click.echo("\nthe same command goes on from the last save", err=True)
+        raise
 
 
 @main.command()

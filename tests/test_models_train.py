@@ -1,20 +1,18 @@
 """Training learns, resumes to the same weights, and picks its schedule as asked."""
 
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy_language import recipe, write_corpus
 
 from seq2edge.models.checkpoint import Checkpoint
 from seq2edge.models.precision import bf16_speedup
 from seq2edge.models.recipe import Recipe, TrainingRecipe
 from seq2edge.models.train import learning_rate, train
-from seq2edge.runtime.errors import ConfigError
-
-WORDS = {"one": "eins", "two": "zwei", "red": "rot", "dog": "Hund", "sun": "Sonne"}
+from seq2edge.runtime.errors import ConfigError, OutputError
 
 
 @pytest.fixture(autouse=True)
@@ -27,42 +25,11 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy language pair: word for word, in the opposite order."""
     folder = tmp_path_factory.mktemp("data")
-    draw = random.Random(7)
-    for name, count in (("train", 1500), ("dev", 40)):
-        lines = []
-        for _ in range(count):
-            words = draw.choices(list(WORDS), k=draw.randint(2, 5))
-            reverse = " ".join(WORDS[word] for word in reversed(words))
-            lines.append(f"{' '.join(words)}\t{reverse}\n")
-        lines.append("half a pair\n")
-        (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
+    write_corpus(folder)
+    with (folder / "train.tsv").open("a", encoding="utf-8") as file:
+        file.write("half a pair\n")
     return folder
-
-
-def recipe(**training: object) -> Recipe:
-    values = {
-        "about": {"name": "toy"},
-        "data": {"train": ["train.tsv"], "dev": ["dev.tsv"], "max_tokens": 40},
-        "tokenizer": {"vocabulary_size": 28},
-        "model": {
-            "embedding_size": 32,
-            "encoder_hidden": 32,
-            "decoder_hidden": 48,
-            "dropout": 0.1,
-        },
-        "training": {
-            "epochs": 6,
-            "batch_tokens": 300,
-            "learning_rate": 8e-3,
-            "warmup_steps": 20,
-            "save_every": 7,
-            "autocast": "off",
-            **training,
-        },
-    }
-    return Recipe.from_values(values, "toy.toml")
 
 
 class Killed(BaseException):
@@ -118,6 +85,16 @@ def test_a_run_is_not_continued_by_another_recipe(data: Path, tmp_path: Path) ->
     train(short, data, tmp_path, lambda event: None)
     with pytest.raises(ConfigError, match=r"another recipe \(\[training\] differ\)"):
         train(recipe(epochs=2), data, tmp_path, lambda event: None)
+
+
+def test_an_output_that_is_not_a_run_is_left_alone(data: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("keep", encoding="utf-8")
+    with pytest.raises(OutputError, match="holds no training run"):
+        train(recipe(), data, tmp_path, lambda event: None)
+    with pytest.raises(OutputError, match="can't be written"):
+        train(recipe(), data, precious / "out", lambda event: None)
+    assert precious.read_text(encoding="utf-8") == "keep"
 
 
 def test_patience_ends_a_run_that_stands_still(data: Path, tmp_path: Path) -> None:
