@@ -254,9 +254,10 @@ class _Pass:
 
     def _product(self, node: NodeProto, product: _Product) -> list[NodeProto]:
         """QuantizeLinear with constants, and the product with its float result."""
-        self.ledger.quantized(
-            product.name, self.weights.arrays[product.name], "product"
-        )
+        arrays = self.weights.arrays
+        self.ledger.quantized(product.name, arrays[product.name], "product")
+        if product.bias:
+            self.ledger.skipped(product.bias, arrays[product.bias], "a bias")
         nodes, weight, scales = self._columns(product)
         scale, zero = self._activation(product.activation)
         quantized = f"{product.activation}.uint8"
@@ -376,12 +377,10 @@ class _Pass:
 
     def _drop_unread(self) -> None:
         """Drop the float originals, and the transposes of them."""
-        read = {name for node in self.nodes for name in node.input}
-        read |= {value.name for value in self.graph.output}
-        self.nodes = [
-            node for node in self.nodes if any(name in read for name in node.output)
-        ]
-        read = {name for node in self.nodes for name in node.input}
+        results = {value.name for value in self.graph.output}
+        read = results.union(*(_names_read(node) for node in self.nodes))
+        self.nodes = [node for node in self.nodes if read.intersection(node.output)]
+        read = results.union(*(_names_read(node) for node in self.nodes))
         kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
@@ -401,3 +400,12 @@ class _Pass:
                 f"weights that int8 did not reach: {', '.join(sorted(large))}; "
                 "export with precision fp32, or report this module's operators"
             )
+
+
+def _names_read(node: NodeProto) -> set[str]:
+    """What a node reads, its subgraphs included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names = names.union(*(_names_read(inner) for inner in graph.node))
+    return names

@@ -1,0 +1,101 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from seq2edge.export.heads import beam_head, greedy_head, scores_head
+
+# A step on paper: the state counts the tokens read, and the logits of four tokens are
+# row `state` of this table.
+LOGITS = np.array([[0, 1, 2, 3], [5, 0, 0, 1], [1, 1, 9, 2], [7, 0, 2, 3]], np.float32)
+
+
+def decoder(kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    table = LOGITS if kind == TensorProto.FLOAT else LOGITS.astype(np.float16)
+    nodes = [
+        helper.make_node("Add", ["state.count", "token"], ["next.count"]),
+        helper.make_node("Gather", ["table", "next.count"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "decoder",
+        [
+            helper.make_tensor_value_info("token", TensorProto.INT64, ["rows"]),
+            helper.make_tensor_value_info("state.count", TensorProto.INT64, ["rows"]),
+        ],
+        [
+            helper.make_tensor_value_info("logits", kind, ["rows", 4]),
+            helper.make_tensor_value_info("next.count", TensorProto.INT64, ["rows"]),
+        ],
+        [numpy_helper.from_array(table, "table")],
+    )
+    opset = helper.make_opsetid("", 21)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10)
+
+
+def run(model: onnx.ModelProto, **feed: list[int]) -> list[NDArray[np.float32]]:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    arrays = {name.replace("_", "."): np.array(v) for name, v in feed.items()}
+    found: list[NDArray[np.float32]] = session.run(None, arrays)
+    return found
+
+
+def log_softmax(row: int) -> NDArray[np.float64]:
+    logits = LOGITS[row].astype(np.float64)
+    scores: NDArray[np.float64] = logits - np.log(np.exp(logits).sum())
+    return scores
+
+
+def test_greedy_gives_the_best_token_and_its_log_probability() -> None:
+    log_prob, token, following = run(
+        greedy_head(decoder()), token=[1, 0], state_count=[1, 3]
+    )
+    assert token.tolist() == [2, 0]
+    assert following.tolist() == [2, 3]
+    expected = [log_softmax(2)[2], log_softmax(3)[0]]
+    np.testing.assert_allclose(log_prob, expected, rtol=0, atol=1e-6)
+
+
+def test_beam_gives_as_many_as_asked_for_best_first_after_reordering() -> None:
+    model = beam_head(decoder())
+    # Rows 0 and 1 both go on from row 1 of before, whose count is 2; row 2 from row 0.
+    log_probs, tokens, following = run(
+        model, token=[0, 1, 0], state_count=[1, 2], parents=[1, 1, 0], count=[3]
+    )
+    assert following.tolist() == [2, 3, 1]
+    assert tokens.tolist() == [[2, 3, 0], [0, 3, 2], [0, 3, 1]]
+    np.testing.assert_allclose(
+        log_probs[1], log_softmax(3)[[0, 3, 2]], rtol=0, atol=1e-6
+    )
+
+
+def test_scores_gives_all_log_probabilities_after_reordering() -> None:
+    log_probs, following = run(
+        scores_head(decoder()), token=[0, 0], state_count=[1, 2], parents=[1, 0]
+    )
+    assert following.tolist() == [2, 1]
+    expected = [log_softmax(2), log_softmax(1)]
+    np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-6)
+
+
+def test_the_state_fed_to_beam_may_have_other_rows_than_the_tokens() -> None:
+    state = next(i for i in beam_head(decoder()).graph.input if "state" in i.name)
+    assert state.type.tensor_type.shape.dim[0].dim_param == "previous_rows"
+
+
+@pytest.mark.parametrize("head", [greedy_head, beam_head, scores_head])
+def test_heads_leave_the_decoder_as_it_was(head: object) -> None:
+    model = decoder()
+    before = model.SerializeToString()
+    head(model)  # type: ignore[operator]
+    assert model.SerializeToString() == before
+
+
+def test_half_precision_logits_are_scored_in_single() -> None:
+    model = scores_head(decoder(TensorProto.FLOAT16))
+    log_probs, _ = run(model, token=[0], state_count=[1], parents=[0])
+    assert log_probs.dtype == np.float32
+    np.testing.assert_allclose(log_probs[0], log_softmax(1), rtol=0, atol=1e-6)

@@ -1,0 +1,305 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.helper import make_node
+
+from seq2edge.export.calibrate import calibrate
+from seq2edge.export.quantize import (
+    Recipe,
+    product_inputs,
+    quantize,
+    report,
+    to_int8,
+)
+from seq2edge.export.weights import WEIGHTS, write_graphs
+from seq2edge.runtime.errors import ExportError
+
+Array = NDArray[Any]
+VOCABULARY, WIDTH, HIDDEN = 60, 40, 48
+RECIPE = Recipe(smallest=1000)
+
+
+def draw(*shape: int, seed: int) -> NDArray[np.float32]:
+    random = np.random.default_rng(seed)
+    drawn = random.standard_normal(shape) * shape[-1] ** -0.5
+    return np.asarray(drawn, np.float32)
+
+
+TABLE = draw(VOCABULARY, WIDTH, seed=1)
+TABLE[0] = 0  # padding
+
+
+def graph(
+    nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: dict[str, Array]
+) -> ModelProto:
+    made = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(*one) for one in inputs],
+        [helper.make_tensor_value_info(*one) for one in outputs],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opset = helper.make_opsetid("", 21)
+    return helper.make_model(made, opset_imports=[opset], ir_version=10)
+
+
+def encoder() -> ModelProto:
+    """Embedded tokens through a GRU; its last state, widened, is the first one."""
+    nodes = [
+        make_node("Gather", ["source table", "source"], ["embedded"]),
+        make_node("Transpose", ["embedded"], ["time first"], perm=[1, 0, 2]),
+        make_node(
+            "GRU",
+            ["time first", "encoder W", "R", "B", "source_lengths"],
+            ["", "last"],
+            hidden_size=24,
+            linear_before_reset=1,
+        ),
+        make_node("Squeeze", ["last", "first axis"], ["final"]),
+        make_node("MatMul", ["final", "bridge"], ["state.hidden"]),
+    ]
+    weights = {
+        "source table": TABLE,
+        "encoder W": draw(1, 72, WIDTH, seed=2),
+        "R": draw(1, 72, 24, seed=3),
+        "B": draw(1, 144, seed=4),
+        "bridge": draw(24, HIDDEN, seed=5),
+        "first axis": np.array([0]),
+    }
+    return graph(
+        nodes,
+        [
+            ("source", TensorProto.INT64, ["batch", "source"]),
+            ("source_lengths", TensorProto.INT32, ["batch"]),
+        ],
+        [("state.hidden", TensorProto.FLOAT, ["batch", HIDDEN])],
+        weights,
+    )
+
+
+def decoder(tied: bool = True) -> ModelProto:
+    """hidden = tanh(W e + U h + b), logits = E V hidden: every form of a product."""
+    output = TABLE if tied else draw(VOCABULARY, WIDTH, seed=6)
+    nodes = [
+        make_node("Gather", ["target table", "token"], ["embedded"]),
+        make_node("Gemm", ["embedded", "W", "b"], ["from input"], transB=1),
+        make_node("MatMul", ["state.hidden", "U"], ["from state"]),
+        make_node("Add", ["from input", "from state"], ["sum"]),
+        make_node("Tanh", ["sum"], ["next.hidden"]),
+        make_node("Transpose", ["V"], ["V transposed"], perm=[1, 0]),
+        make_node("MatMul", ["next.hidden", "V transposed"], ["readout"]),
+        make_node("Gemm", ["readout", "output"], ["logits"], transB=1),
+    ]
+    weights = {
+        "target table": TABLE,
+        "W": draw(HIDDEN, WIDTH, seed=7),
+        "b": draw(HIDDEN, seed=8),
+        "U": draw(HIDDEN, HIDDEN, seed=9),
+        "V": draw(WIDTH, HIDDEN, seed=10),
+        "output": output,
+    }
+    return graph(
+        nodes,
+        [
+            ("token", TensorProto.INT64, ["rows"]),
+            ("state.hidden", TensorProto.FLOAT, ["rows", HIDDEN]),
+        ],
+        [
+            ("logits", TensorProto.FLOAT, ["rows", VOCABULARY]),
+            ("next.hidden", TensorProto.FLOAT, ["rows", HIDDEN]),
+        ],
+        weights,
+    )
+
+
+def run(model: ModelProto, **feed: Array) -> dict[str, Array]:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    names = [port.name for port in session.get_outputs()]
+    arrays = {name.replace("__", "."): array for name, array in feed.items()}
+    return dict(zip(names, session.run(names, arrays), strict=True))
+
+
+SOURCE = np.random.default_rng(0).integers(1, VOCABULARY, (6, 9))
+LENGTHS = np.array([9, 3, 5, 1, 8, 2], np.int32)
+TARGETS = [(5, 6, 7), (8,), (), (9, 10, 11, 12), (3, 3), (2,)]
+INPUTS: dict[str, Array] = {"source": SOURCE, "source_lengths": LENGTHS}
+
+
+def ranges(model: ModelProto) -> dict[str, tuple[float, float]]:
+    activations = product_inputs(model, RECIPE)
+    return dict(calibrate(encoder(), model, activations, [(INPUTS, TARGETS)], start=1))
+
+
+def floats(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """The float tensors of 1,000 numbers or more."""
+    return {
+        tensor.name: tuple(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= 1000
+    }
+
+
+def test_symmetric_integers_on_paper() -> None:
+    weight = np.array([[2.1, -6.3, 4.24], [0.0, 0.0, 0.0]], np.float32)
+    integers, scale = to_int8(weight, 1, 7)
+    assert scale.ravel().tolist() == pytest.approx([0.1, 1.0])
+    assert integers.tolist() == [[21, -63, 42], [0, 0, 0]]
+
+
+def test_calibration_finds_the_range_of_every_product_input() -> None:
+    found = ranges(decoder())
+    assert list(found) == ["embedded", "state.hidden", "next.hidden", "readout"]
+    # Rows that ended are not read: the extremes are those of the tokens given.
+    read = TABLE[sorted({1, *(token for target in TARGETS for token in target)})]
+    np.testing.assert_allclose(found["embedded"], (read.min(), read.max()))
+    low, high = found["next.hidden"]
+    assert -1 <= low < 0 < high <= 1
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_int8_is_near_float_and_holds_no_large_float(tied: bool) -> None:
+    model = decoder(tied)
+    found = quantize(encoder(), model, ranges(model), RECIPE)
+    assert floats(found.encoder) == {}
+    assert floats(found.decoder) == {}
+    state = run(encoder(), **INPUTS)["state.hidden"]
+    near = run(found.encoder, **INPUTS)["state.hidden"]
+    np.testing.assert_allclose(near, state, atol=0.02)
+    token = np.arange(6)
+    expected = run(model, token=token, state__hidden=state)
+    logits = run(found.decoder, token=token, state__hidden=state)["logits"]
+    error = np.abs(logits - expected["logits"]).std() / expected["logits"].std()
+    assert error < 0.03
+
+
+def test_every_weight_is_in_the_report_with_its_form() -> None:
+    found = quantize(encoder(), decoder(), ranges(decoder()), RECIPE)
+    result: dict[str, Any] = report(found, RECIPE)
+    forms = {entry["weight"]: entry["forms"] for entry in result["quantized"]}
+    assert forms == {
+        "source table": ["table", "product"],  # tied: one table under three names
+        "encoder W": ["stored"],
+        "R": ["stored"],
+        "bridge": ["stored"],
+        "W": ["product"],
+        "U": ["product"],
+        "V": ["product"],
+    }
+    skipped = {entry["weight"]: entry["reason"] for entry in result["skipped"]}
+    assert skipped["B"] == "a vector"
+    numbers = TABLE.size + 72 * WIDTH + 72 * 24 + 24 * HIDDEN
+    numbers += HIDDEN * WIDTH + HIDDEN * HIDDEN + WIDTH * HIDDEN
+    assert result["quantized_bytes"] == 4 * numbers
+    assert result["weight_bytes"] == 4 * (numbers + 144 + HIDDEN)  # and the biases
+    assert result["share"] > 0.95
+
+
+def test_a_tied_table_is_on_disk_once(tmp_path: Path) -> None:
+    sizes = {}
+    for tied in (True, False):
+        found = quantize(encoder(), decoder(tied), ranges(decoder(tied)), RECIPE)
+        folder = tmp_path / str(tied)
+        folder.mkdir()
+        models = {"encoder.onnx": found.encoder, "decoder.onnx": found.decoder}
+        write_graphs(models, folder)
+        sizes[tied] = (folder / WEIGHTS).stat().st_size
+        onnxruntime.InferenceSession(folder / "decoder.onnx")
+    assert sizes[False] - sizes[True] >= TABLE.size
+
+
+def test_stored_weights_are_float_once_the_graph_is_loaded(tmp_path: Path) -> None:
+    found = quantize(encoder(), decoder(), ranges(decoder()), RECIPE)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(found.encoder.SerializeToString(), options)
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    kinds = [node.op_type for node in optimized.graph.node]
+    # Only the looked-up rows are scaled at run time, after their two lookups.
+    assert kinds.count("Cast") == 1
+    assert kinds.count("Mul") == 1
+    assert kinds.count("Gather") == 2
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
+    found = quantize(encoder(), decoder(), ranges(decoder()), RECIPE)
+    state = draw(6, HIDDEN, seed=20)
+    token = np.arange(6)
+    together = run(found.decoder, token=token, state__hidden=state)["logits"]
+    for row in range(6):
+        alone = run(
+            found.decoder,
+            token=token[row : row + 1],
+            state__hidden=state[row : row + 1],
+        )["logits"]
+        np.testing.assert_array_equal(alone[0], together[row])
+
+
+def test_full_scale_inputs_and_weights_do_not_saturate() -> None:
+    rows = 4
+    nodes = [
+        make_node("Gemm", ["state.hidden", "weight"], ["logits"], transB=1),
+        make_node("Identity", ["state.hidden"], ["next.hidden"]),
+    ]
+    model = graph(
+        nodes,
+        [("state.hidden", TensorProto.FLOAT, ["rows", HIDDEN])],
+        [
+            ("logits", TensorProto.FLOAT, ["rows", HIDDEN]),
+            ("next.hidden", TensorProto.FLOAT, ["rows", HIDDEN]),
+        ],
+        {"weight": np.ones((HIDDEN, HIDDEN), np.float32)},
+    )
+    found = quantize(encoder(), model, {"state.hidden": (0.0, 1.0)}, RECIPE)
+    logits = run(found.decoder, state__hidden=np.ones((rows, HIDDEN), np.float32))
+    # 255 * 63 * 2 fits the 16 bits in which kernels without VNNI add pairs.
+    np.testing.assert_allclose(logits["logits"], HIDDEN, rtol=1e-5)
+
+
+def test_a_product_without_int8_kernel_fails_by_name() -> None:
+    model = decoder()
+    product = next(node for node in model.graph.node if node.op_type == "Gemm")
+    product.attribute.append(helper.make_attribute("alpha", 2.0))
+    with pytest.raises(ExportError, match="weight W can't be quantized: Gemm"):
+        quantize(encoder(), model, ranges(model), RECIPE)
+
+
+def test_an_activation_that_calibration_missed_fails_by_name() -> None:
+    known = ranges(decoder())
+    del known["readout"]
+    with pytest.raises(ExportError, match="calibration never saw readout"):
+        quantize(encoder(), decoder(), known, RECIPE)
+
+
+def test_a_weight_hidden_in_a_subgraph_fails_by_name() -> None:
+    model = encoder()
+    branch = helper.make_graph(
+        [make_node("MatMul", ["final", "bridge"], ["branch out"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("branch out", TensorProto.FLOAT, None)],
+    )
+    nodes = [node for node in model.graph.node if node.op_type != "MatMul"]
+    nodes.append(make_node("Constant", [], ["yes"], value_int=1))
+    nodes.append(make_node("Cast", ["yes"], ["really"], to=TensorProto.BOOL))
+    nodes.append(
+        make_node(
+            "If", ["really"], ["state.hidden"], then_branch=branch, else_branch=branch
+        )
+    )
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    recipe = Recipe(smallest=500)
+    with pytest.raises(ExportError, match="int8 did not reach: bridge"):
+        quantize(model, decoder(), ranges(decoder()), recipe)
+
+
+def test_a_recipe_of_other_bits_is_refused() -> None:
+    with pytest.raises(ExportError, match="product_bits is 4"):
+        Recipe(product_bits=4)
