@@ -75,12 +75,31 @@ class Judge:
 
     def _shaken(self, options: SearchOptions, source: Tokens, found: Tokens) -> bool:
         """Whether the reference says the same, its log-probabilities off by no more."""
-        for seed in range(SHAKES):
-            shaken = _Shaken(self.reference.stepper, self.tolerance / 2, seed)
-            translator = replace(self.reference, stepper=shaken)
-            if best(translator, [source], options)[0].tokens == found:
-                return True
-        return False
+        amount = self.tolerance / 2
+        results = shaken(self.reference, source, options, amount, SHAKES)
+        return any(tokens == found for tokens in results)
+
+
+def shaken(
+    translator: Translator,
+    source: Tokens,
+    options: SearchOptions,
+    amount: float,
+    times: int,
+) -> Iterator[Tokens]:
+    """What a search finds with every log-probability off by up to `amount`."""
+    for seed in range(times):
+        stepper = _Shaken(translator.stepper, amount, seed)
+        yield best(replace(translator, stepper=stepper), [source], options)[0].tokens
+
+
+def is_firm(
+    translator: Translator, source: Tokens, options: SearchOptions, amount: float
+) -> bool:
+    """Whether log-probabilities that are off by so much change nothing."""
+    [found] = best(translator, [source], options)
+    results = shaken(translator, source, options, amount, SHAKES // 4)
+    return all(tokens == found.tokens for tokens in results)
 
 
 @dataclass(frozen=True)

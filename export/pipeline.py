@@ -16,6 +16,7 @@ from torch import nn
 
 from seq2edge.export import parity, quality, quantize
 from seq2edge.export.calibrate import calibrate
+from seq2edge.export.golden import golden_examples
 from seq2edge.export.graphs import Contract, examine, example
 from seq2edge.export.heads import HEADS
 from seq2edge.export.metadata import describe, provenance
@@ -25,13 +26,12 @@ from seq2edge.export.sample import Sample
 from seq2edge.export.spec import ExportOptions, ModelSpec, Note
 from seq2edge.export.trace import trace_encoder, trace_step
 from seq2edge.export.weights import write_graphs
+from seq2edge.models.checkpoint import SAMPLE, WEIGHTS, Checkpoint
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime.bundle import FORMAT, Bundle, Manifest, hash_files
 from seq2edge.runtime.errors import ExportError
-from seq2edge.runtime.golden import Golden, GoldenExample
 from seq2edge.runtime.tokenizer import SentencePieceTokenizer
 from seq2edge.runtime.translator import Translator
-from seq2edge.runtime.verify import replay
 
 __all__ = [
     "ExportOptions",
@@ -44,9 +44,6 @@ __all__ = [
 ENCODER = "encoder.onnx"
 TRACED = (3, 7, 2)  # batch, source length, beam: all different, none of them one
 CALIBRATION = 256  # sentences: more change a range hardly, and are read one by one
-GOLDEN_EXAMPLES = 5
-# Another processor rounds otherwise, and in int8 a rounding may turn into a whole step.
-SCORE_TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 
 
 @dataclass(frozen=True)
@@ -66,34 +63,14 @@ def export_checkpoint(
     note: Note = lambda stage: None,
 ) -> Manifest:
     """Export a checkpoint folder of ours; `note` is told each stage as it begins."""
-    from seq2edge.models.checkpoint import SAMPLE, WEIGHTS, Checkpoint
-
     options = options or ExportOptions()
     check_target(output, options.force)
     note(f"loading {checkpoint}")
     loaded = Checkpoint.load(checkpoint)
-    info = loaded.info
-    names = {info.tokenizer.source, info.tokenizer.target}
-    files = {name: checkpoint / name for name in names}
-    spec = ModelSpec(
-        name=info.about.name,
-        vocabulary=info.vocabulary,
-        limits=info.limits,
-        search=info.search,
-        tokenizer=info.tokenizer,
-        tokenizer_files=files,
-        provenance={
-            **{
-                key: value for key, value in asdict(info.about).items() if key != "name"
-            },
-            "checkpoint": checkpoint.resolve().name,
-            "checkpoint_sha256": _sha256(checkpoint / WEIGHTS),
-        },
-    )
+    spec = _spec(loaded)
+    limits = loaded.info.limits
     path = options.sample or checkpoint / SAMPLE
-    tokenizer = _tokenizer(spec)
-    assert tokenizer is not None
-    sample = Sample.read(path, tokenizer, info.limits.source_tokens)
+    sample = Sample.read(path, _tokenizer(spec), limits.source_tokens)
     return export_model(loaded.module, sample, output, spec, options, note)
 
 
@@ -183,13 +160,13 @@ class _Export:
     def _calibration(
         self, targets: Sequence[Tokens]
     ) -> list[tuple[Any, Sequence[Tokens]]]:
-        size = 16
+        """Batches of sentences from all over the sample, with their translations."""
+        stride = -(-len(targets) // CALIBRATION)
+        chosen = list(zip(self.sample.sources, targets, strict=True))[::stride]
+        batches = [chosen[first : first + 16] for first in range(0, len(chosen), 16)]
         return [
-            (
-                batch_inputs(self.sample.sources[first : first + size]),
-                targets[first : first + size],
-            )
-            for first in range(0, min(len(targets), CALIBRATION), size)
+            (batch_inputs([source for source, _ in batch]), [t for _, t in batch])
+            for batch in batches
         ]
 
     def _write(
@@ -277,29 +254,33 @@ class _Export:
         folder = self.folder / draft.precision
         if self.spec.tokenizer is not None:
             self.note("decoding the golden examples")
-            self._golden(folder, draft.precision).write(folder)
+            translator = Translator.load(folder, check_hashes=False)
+            golden_examples(translator, self.sample, draft.precision).write(folder)
         finished = replace(draft, files=hash_files(folder), certificate=certificate)
         finished.write(folder)
         return Bundle.load(folder).manifest
 
-    def _golden(self, folder: Path, precision: str) -> Golden:
-        """Sentences of all lengths, as this bundle decodes them alone."""
-        translator = Translator.load(folder, check_hashes=False)
-        by_length = sorted(self.sample.texts, key=len)
-        step = max(1, len(by_length) // GOLDEN_EXAMPLES)
-        texts = by_length[step // 2 :: step][:GOLDEN_EXAMPLES]
-        beams = dict.fromkeys([1, self.spec.search.beam_size])
-        examples = [
-            replay(translator, GoldenExample(text, beam, (), "", 0.0))
-            for text in texts
-            for beam in beams
-        ]
-        return Golden(tuple(examples), SCORE_TOLERANCE[precision])
+
+def _spec(checkpoint: Checkpoint) -> ModelSpec:
+    path, info = checkpoint.path, checkpoint.info
+    names = {info.tokenizer.source, info.tokenizer.target}
+    return ModelSpec(
+        name=info.about.name,
+        vocabulary=info.vocabulary,
+        limits=info.limits,
+        search=info.search,
+        tokenizer=info.tokenizer,
+        tokenizer_files={name: path / name for name in names},
+        provenance={
+            **_without_name(asdict(info.about)),
+            "checkpoint": path.resolve().name,
+            "checkpoint_sha256": _sha256(path / WEIGHTS),
+        },
+    )
 
 
-def _tokenizer(spec: ModelSpec) -> SentencePieceTokenizer | None:
-    if spec.tokenizer is None:
-        return None
+def _tokenizer(spec: ModelSpec) -> SentencePieceTokenizer:
+    assert spec.tokenizer is not None  # every checkpoint has one
     files = spec.tokenizer_files
     source, target = files[spec.tokenizer.source], files[spec.tokenizer.target]
     return SentencePieceTokenizer.load(source, target, spec.tokenizer.append_end)

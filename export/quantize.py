@@ -336,8 +336,9 @@ class _Pass:
                 continue
             weight = self.weights.arrays[name]
             if reason := self._reason_to_keep(node, place, weight):
-                self.ledger.skipped(name, weight, reason)
                 self.kept.add(name)
+                if weight.size > 1:  # not a constant of the code, as a mask's
+                    self.ledger.skipped(name, weight, reason)
                 continue
             self.ledger.quantized(name, weight, "stored")
             node.input[place] = f"{name}.float"
