@@ -14,7 +14,7 @@ from typing import Self
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from seq2edge.models.about import About
@@ -96,7 +96,8 @@ def distinct_weights(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write safetensors, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: w.contiguous() for name, w in weights.items()}, temporary)
+    # save_file would make the file private to its owner.
+    temporary.write_bytes(save({name: w.contiguous() for name, w in weights.items()}))
     os.replace(temporary, path)
 
 
