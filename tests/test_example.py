@@ -15,16 +15,19 @@ from seq2edge.runtime import SearchOptions, Translator
 from seq2edge.runtime.bundle import Bundle
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "en-de"
+SENTENCES = 32
 DEMO = (EXAMPLE / "demo.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the command, on a sample of its own to save time."""
+    """Made by the command, on a part of its sample to save time."""
     folder = tmp_path_factory.mktemp("exported")
     lines = (EXAMPLE / "sample.tsv").read_text(encoding="utf-8").splitlines()
     sample = folder / "sample.tsv"
-    sample.write_text("\n".join(lines[:32]) + "\n", encoding="utf-8")
+    first = {line.partition("\t")[0]: line for line in lines}
+    chosen = list(first.values())[:SENTENCES]
+    sample.write_text("\n".join(chosen) + "\n", encoding="utf-8")
     bundle = folder / "int8"
     command = ["export", EXAMPLE, bundle, "--precision", "int8", "--sample", sample]
     result = CliRunner().invoke(main, [*map(str, command), "--max-bleu-loss", "3"])
@@ -47,9 +50,9 @@ def test_the_checkpoint_is_small_and_made_by_its_recipe() -> None:
 def test_the_certificate_holds_what_was_measured(int8: Path) -> None:
     certificate = json.loads((int8 / "manifest.json").read_text())["certificate"]
     fp32 = certificate["fp32"]
-    assert fp32["greedy"]["sentences"] == fp32["beam"]["sentences"] == 32
-    assert fp32["greedy"]["exact"] >= 31
-    assert fp32["beam"]["exact"] >= 31
+    for search in ("greedy", "beam"):
+        assert fp32[search]["sentences"] == SENTENCES
+        assert fp32[search]["exact"] >= SENTENCES - 1  # a near tie may fall otherwise
     assert 0 < fp32["largest_log_prob_difference"] < 1e-3
     assert "int8" in certificate
 
