@@ -45,6 +45,11 @@ def staging(output: Path) -> Iterator[Path]:
         ) from None
     try:
         yield folder
+    except OSError as error:  # a full disk, or a file that went away
+        raise OutputError(
+            f"{error.filename or folder}: {error.strerror or error}; "
+            "no bundle was written"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

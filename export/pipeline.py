@@ -22,8 +22,9 @@ from seq2edge.export.heads import HEADS
 from seq2edge.export.metadata import describe, provenance
 from seq2edge.export.near_ties import Tokens, batch_inputs
 from seq2edge.export.pack import check_target, publish, staging
+from seq2edge.export.parity import Note
 from seq2edge.export.sample import Sample
-from seq2edge.export.spec import ExportOptions, ModelSpec, Note
+from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
 from seq2edge.export.weights import write_graphs
 from seq2edge.models.checkpoint import SAMPLE, WEIGHTS, Checkpoint
@@ -85,13 +86,14 @@ def export_model(
     """Export any module with `encode` and `step`; beyond a limit, ParityError."""
     options = options or ExportOptions()
     check_target(output, options.force)
-    training = module.training
+    training = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with staging(output) as folder:
             return _Export(module, sample, spec, options, note, folder).run(output)
     finally:
-        module.train(training)
+        for part, mode in training:
+            part.training = mode
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,13 @@ class _Export:
     def run(self, output: Path) -> Manifest:
         contract, graphs = self._trace()
         self.note("writing the fp32 graphs")
-        draft = self._write(graphs, contract, {})
+        draft = self._write(graphs, contract)
         fp32 = self._load(graphs.precision)
         certificate, targets = self._certify_float(fp32)
         if self.options.precision == "int8":
             graphs = self._quantize(graphs, targets)
             self.note("writing the int8 graphs")
-            draft = self._write(graphs, contract, {})
+            draft = self._write(graphs, contract)
             certificate |= self._certify_int8(fp32)
         finished = self._finish(draft, certificate)
         publish(self.folder / graphs.precision, output, self.options.force)
@@ -169,10 +171,8 @@ class _Export:
             for batch in batches
         ]
 
-    def _write(
-        self, graphs: _Graphs, contract: Contract, certificate: Mapping[str, object]
-    ) -> Manifest:
-        """Fill a folder of the staging area with all but the golden examples."""
+    def _write(self, graphs: _Graphs, contract: Contract) -> Manifest:
+        """Fill a folder with all but the golden examples and the certificate."""
         folder = self.folder / graphs.precision
         folder.mkdir()
         heads = {name: make(graphs.decoder) for name, make in HEADS.items()}
@@ -184,13 +184,11 @@ class _Export:
         write_graphs(models, folder)
         for name, file in self.spec.tokenizer_files.items():
             shutil.copyfile(file, folder / name)
-        manifest = self._manifest(graphs, contract, certificate)
+        manifest = self._manifest(graphs, contract)
         manifest.write(folder)
         return manifest
 
-    def _manifest(
-        self, graphs: _Graphs, contract: Contract, certificate: Mapping[str, object]
-    ) -> Manifest:
+    def _manifest(self, graphs: _Graphs, contract: Contract) -> Manifest:
         return Manifest(
             format=FORMAT,
             task="sequence-to-sequence",
@@ -207,7 +205,7 @@ class _Export:
             heads={name: f"decoder.{name}.onnx" for name in HEADS},
             files=hash_files(self.folder / graphs.precision),
             quantization=graphs.quantization,
-            certificate=certificate,
+            certificate={},
             provenance=provenance(self.spec),
         )
 

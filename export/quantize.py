@@ -11,14 +11,14 @@ stored   all else, the encoder's recurrences first: int8 on disk, float at run t
 
 The products' weights have 7 bits: on x86 without VNNI, 8 can overflow the 16-bit sums
 of the kernels that multiply unsigned by signed. Measured there (AVX2, one thread,
-random weights; embedding 256, vocabulary 5,000, two GRU layers of 320 with attention),
-times faster than fp32 in a whole greedy step at 1, 5 and 32 rows:
+`benchmarks/int8_forms.py`), times faster than fp32 in a whole greedy step of two GRU
+layers of 320 with attention and 5,000 tied tokens, at 1, 5 and 32 rows:
 
-    2.4  2.0  2.0   this: int8 products, activation scales fixed by calibration
-    2.4  1.9  2.0   activation scales found at run time, one for the whole batch
-    2.1  1.7  1.8   the same, one for each row
-    2.0  1.8  1.7   8-bit unsigned weights, whose kernel doesn't overflow; fixed scales
-    1.9  1.0  0.8   MatMulNBits, 8 bits, block 128, accuracy level 4
+    2.4  1.9  1.6   this: int8 products, activation scales fixed by calibration
+    2.4  1.9  1.6   activation scales found at run time, one for the whole batch
+    2.1  1.6  1.5   the same, one for each row
+    2.1  1.7  1.5   8-bit unsigned weights, whose kernel doesn't overflow; fixed scales
+    2.0  0.9  0.7   MatMulNBits, 8 bits, block 128, accuracy level 4
 
 Fixed scales also keep a row's result free of the rows beside it.
 """

@@ -1,6 +1,6 @@
 """What a bundle holds beside its graphs, and what an export is asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.vocabulary import Vocabulary
 
 PRECISIONS = ("fp32", "int8")
-Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from typing import BinaryIO
 import onnx
 from onnx import ModelProto, TensorProto, numpy_helper
 
+from seq2edge.runtime.errors import ExportError
+
 WEIGHTS = "weights.bin"
 INLINE_BYTES = 1024  # smaller tensors stay in their graph
 PAGE = 4096
@@ -51,7 +53,18 @@ def write_graphs(models: Mapping[str, ModelProto], folder: Path) -> None:
                     _point(tensor, *store.place(content))
             (folder / name).write_bytes(copy.SerializeToString())
     for name in models:
-        onnx.checker.check_model(str(folder / name), full_check=True)
+        _check(folder / name)
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"{path.name} is no valid ONNX graph: {reason}") from error
 
 
 def raw_bytes(tensor: TensorProto) -> bytes:

@@ -65,6 +65,16 @@ def test_a_file_or_broken_link_is_refused(tmp_path: Path) -> None:
         export(tmp_path / "link", force=True)
 
 
+def test_a_full_disk_is_one_sentence(output: Path) -> None:
+    def fill() -> None:
+        with staging(output) as folder:
+            raise OSError(28, "No space left on device", str(folder / "weights.bin"))
+
+    with pytest.raises(OutputError, match=r"weights\.bin: No space left on device"):
+        fill()
+    assert list(output.parent.iterdir()) == []
+
+
 def interrupted_export(output: Path, error: type[BaseException]) -> None:
     with staging(output) as folder:
         write_toy_bundle(folder / "fp32")
