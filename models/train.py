@@ -92,8 +92,7 @@ def train(recipe: Recipe, data_folder: Path, output: Path, report: Report) -> Pa
     `report` gets each event as a dict of plain values; data, model, resume, step,
     evaluation, saved and finished are the kinds.
     """
-    _open(output)
-    task = _prepare(recipe, data_folder, output / WORKSHOP, report)
+    task = _prepare(recipe, data_folder, output, report)
     run = _Run(task, report)
     run.resume()
     run.train()
@@ -130,10 +129,13 @@ def _open(output: Path) -> None:
         ) from None
 
 
-def _prepare(recipe: Recipe, data: Path, folder: Path, report: Report) -> Task:
-    _remember(recipe, folder / "recipe.json")
+def _prepare(recipe: Recipe, data: Path, output: Path, report: Report) -> Task:
     corpus = read_corpus(recipe.data.train, data)
     dev = read_corpus(recipe.data.dev, data)
+    # Only now, so that a recipe that names no corpus can be mended and run again.
+    folder = output / WORKSHOP
+    _open(output)
+    _remember(recipe, folder / "recipe.json")
     spec = train_tokenizer(recipe.tokenizer, corpus, folder)
     tokenizer = load_tokenizer(spec, folder)
     encoded, encoded_dev = (

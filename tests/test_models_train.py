@@ -87,6 +87,12 @@ def test_a_run_is_not_continued_by_another_recipe(data: Path, tmp_path: Path) ->
         train(recipe(epochs=2), data, tmp_path, lambda event: None)
 
 
+def test_a_recipe_without_its_corpus_can_be_mended(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        train(recipe(), tmp_path, tmp_path / "out", lambda event: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_output_that_is_not_a_run_is_left_alone(data: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious.txt"
     precious.write_text("keep", encoding="utf-8")
