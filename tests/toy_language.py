@@ -1,6 +1,7 @@
 """A language that a small model learns in seconds: word for word, in reverse order."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from seq2edge.models.recipe import Recipe
@@ -25,17 +26,22 @@ def write_corpus(folder: Path) -> None:
         (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
 
 
-def recipe(**training: object) -> Recipe:
-    """A recipe that reaches the language in some seconds of one core."""
+def recipe(
+    model: Mapping[str, object] | None = None,
+    tokenizer: Mapping[str, object] | None = None,
+    **training: object,
+) -> Recipe:
+    """A recipe that learns the language in some seconds of one core."""
     values = {
         "about": {"name": "toy"},
         "data": {"train": ["train.tsv"], "dev": ["dev.tsv"], "max_tokens": 40},
-        "tokenizer": {"vocabulary_size": 28},
+        "tokenizer": tokenizer or {"vocabulary_size": 28},
         "model": {
             "embedding_size": 32,
             "encoder_hidden": 32,
             "decoder_hidden": 48,
             "dropout": 0.1,
+            **(model or {}),
         },
         "training": {
             "epochs": 6,
