@@ -48,7 +48,10 @@ class SearchOptions:
             if value < 1
         ]
         if self.n_best > self.beam_size >= 1:
-            faults.append(f"n_best {self.n_best} is above beam_size {self.beam_size}")
+            faults.append(
+                f"n_best {self.n_best} is above beam_size {self.beam_size}; "
+                "widen the beam or ask for fewer"
+            )
         if not 0 <= self.length_penalty < math.inf:
             faults.append(f"length_penalty {self.length_penalty} must be at least 0")
         if self.min_length < 0:

@@ -359,7 +359,10 @@ def test_nan_in_one_hypothesis_leaves_the_others() -> None:
     [
         ({"beam_size": 0}, "beam_size 0 must be at least 1"),
         ({"n_best": 0}, "n_best 0 must be at least 1"),
-        ({"beam_size": 2, "n_best": 3}, "n_best 3 is above beam_size 2"),
+        (
+            {"beam_size": 2, "n_best": 3},
+            "n_best 3 is above beam_size 2; widen the beam or ask for fewer",
+        ),
         ({"length_penalty": -0.1}, "length_penalty -0.1 must be at least 0"),
         ({"length_penalty": math.nan}, "length_penalty nan must be at least 0"),
         ({"length_penalty": math.inf}, "length_penalty inf must be at least 0"),
