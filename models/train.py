@@ -5,12 +5,10 @@ is random follows from the seed and the saved generator, so that a resumed run m
 same updates as one that was never stopped.
 """
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,6 @@ from torch import Tensor
 
 from seq2edge.models.batches import (
     Batch,
-    EncodedCorpus,
-    encode_corpus,
     epoch_batches,
     make_batch,
 )
@@ -32,22 +28,17 @@ from seq2edge.models.checkpoint import (
     read_weights,
     save_weights,
     write_checkpoint,
-    write_text,
 )
-from seq2edge.models.corpus import Corpus, read_corpus
 from seq2edge.models.dev_set import DevSet, dev_loss
 from seq2edge.models.precision import bf16_speedup
-from seq2edge.models.recipe import Recipe, TrainingRecipe
+from seq2edge.models.recipe import Recipe
 from seq2edge.models.recurrent_model import (
     RecurrentModel,
     build_model,
     count_parameters,
 )
-from seq2edge.models.tokenizer_training import (
-    load_tokenizer,
-    target_vocabulary,
-    train_tokenizer,
-)
+from seq2edge.models.schedule import learning_rate
+from seq2edge.models.task import Event, Report, Task, prepare
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.models.training_state import (
     Evaluation,
@@ -55,35 +46,12 @@ from seq2edge.models.training_state import (
     load_state,
     save_state,
 )
-from seq2edge.runtime import schema
-from seq2edge.runtime.bundle import Limits, SearchDefaults, TokenizerSpec
-from seq2edge.runtime.errors import ConfigError, OutputError
+from seq2edge.runtime.bundle import SearchDefaults
 from seq2edge.runtime.search import SearchOptions
-from seq2edge.runtime.tokenizer import SentencePieceTokenizer
 from seq2edge.runtime.translator import Translator
-from seq2edge.runtime.vocabulary import Vocabulary
-
-Event = dict[str, Any]
-Report = Callable[[Event], None]
 
 REPORT_EVERY = 20  # steps
 SAMPLE_SENTENCES = 400  # of the dev set: fewer make BLEU too noisy a judge of int8
-WORKSHOP = "training"  # the folder of a run's own files, inside the output
-
-
-@dataclass(frozen=True)
-class Task:
-    """Everything that stays the same during a run."""
-
-    recipe: Recipe
-    folder: Path  # of the run's own files
-    spec: TokenizerSpec
-    tokenizer: SentencePieceTokenizer
-    vocabulary: Vocabulary
-    train: EncodedCorpus
-    dev: EncodedCorpus
-    dev_set: DevSet
-    dev_corpus: Corpus
 
 
 def train(recipe: Recipe, data_folder: Path, output: Path, report: Report) -> Path:
@@ -92,7 +60,7 @@ def train(recipe: Recipe, data_folder: Path, output: Path, report: Report) -> Pa
     `report` gets each event as a dict of plain values; data, model, resume, step,
     evaluation, saved and finished are the kinds.
     """
-    task = _prepare(recipe, data_folder, output, report)
+    task = prepare(recipe, data_folder, output, report)
     run = _Run(task, report)
     run.resume()
     run.train()
@@ -100,82 +68,6 @@ def train(recipe: Recipe, data_folder: Path, output: Path, report: Report) -> Pa
     _write(task, run, weights, chosen, output)
     report({"event": "finished", "output": str(output), **chosen})
     return output
-
-
-def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:
-    """The rate of update number `step` (from 0) of a run of `steps`."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    if recipe.decay == "inverse_sqrt":
-        since = max(recipe.warmup_steps, 1)
-        return recipe.learning_rate * math.sqrt(since / (step + 1))
-    done = (step - recipe.warmup_steps) / max(steps - recipe.warmup_steps, 1)
-    if recipe.decay == "cosine":
-        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    return recipe.learning_rate * max(1 - done, 0.0)
-
-
-def _open(output: Path) -> None:
-    """Make the output folder, unless it holds something that isn't a run's."""
-    if output.is_dir() and any(output.iterdir()) and not (output / WORKSHOP).is_dir():
-        raise OutputError(
-            f"{output} is not empty and holds no training run; give another --output"
-        )
-    try:
-        (output / WORKSHOP).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{output} can't be written ({error.strerror}); give another --output"
-        ) from None
-
-
-def _prepare(recipe: Recipe, data: Path, output: Path, report: Report) -> Task:
-    corpus = read_corpus(recipe.data.train, data)
-    dev = read_corpus(recipe.data.dev, data)
-    # Only now, so that a recipe that names no corpus can be mended and run again.
-    folder = output / WORKSHOP
-    _open(output)
-    _remember(recipe, folder / "recipe.json")
-    spec = train_tokenizer(recipe.tokenizer, corpus, folder)
-    tokenizer = load_tokenizer(spec, folder)
-    encoded, encoded_dev = (
-        encode_corpus(
-            part,
-            tokenizer,
-            recipe.data.max_tokens,
-            recipe.data.max_ratio,
-        )
-        for part in (corpus, dev)
-    )
-    evaluation = recipe.evaluation
-    dev_set = DevSet.from_corpus(dev, evaluation.max_sentences, recipe.training.seed)
-    report(
-        {
-            "event": "data",
-            "pairs": len(encoded),
-            "left_out": dict(encoded.defects),
-            "dev_pairs": len(encoded_dev),
-            "dev_sentences": len(dev_set.sources),
-        }
-    )
-    vocabulary = target_vocabulary(tokenizer)
-    return Task(
-        recipe, folder, spec, tokenizer, vocabulary, encoded, encoded_dev, dev_set, dev
-    )
-
-
-def _remember(recipe: Recipe, path: Path) -> None:
-    """Refuse to go on with another recipe than the one that the run began with."""
-    values = schema.to_json(recipe)
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in values if values[key] != before.get(key)]
-        if changed:
-            raise ConfigError(
-                f"{path.parent} was begun with another recipe "
-                f"([{'], ['.join(changed)}] differ); give another --output"
-            )
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 class _Run:
@@ -317,7 +209,7 @@ class _Run:
         task = self.task
         loss = dev_loss(self.model, task.dev, task.vocabulary)
         translator = Translator(
-            TorchStepper(self.model), task.vocabulary, _limits(task), task.tokenizer
+            TorchStepper(self.model), task.vocabulary, task.limits, task.tokenizer
         )
         options = SearchOptions(beam_size=task.recipe.evaluation.beam_size)
         bleu = task.dev_set.bleu(translator, options)
@@ -381,7 +273,7 @@ def _write(
         model=run.model.config,
         vocabulary=task.vocabulary,
         tokenizer=task.spec,
-        limits=_limits(task),
+        limits=task.limits,
         search=SearchDefaults(
             evaluation.recommended_beam_size, evaluation.recommended_length_penalty
         ),
@@ -398,11 +290,6 @@ def _write(
     )
     files = {name: task.folder / name for name in {task.spec.source, task.spec.target}}
     write_checkpoint(output, info, weights, files, _sample(task))
-
-
-def _limits(task: Task) -> Limits:
-    longest = task.recipe.data.max_tokens
-    return Limits(source_tokens=longest, target_tokens=longest)
 
 
 def _sample(task: Task) -> list[tuple[str, str]]:

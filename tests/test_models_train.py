@@ -11,7 +11,8 @@ from toy_language import recipe, write_corpus
 from seq2edge.models.checkpoint import Checkpoint
 from seq2edge.models.precision import bf16_speedup
 from seq2edge.models.recipe import Recipe, TrainingRecipe
-from seq2edge.models.train import learning_rate, train
+from seq2edge.models.schedule import learning_rate
+from seq2edge.models.train import train
 from seq2edge.runtime.errors import ConfigError, OutputError
 
 
