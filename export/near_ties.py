@@ -12,7 +12,7 @@ import numpy as np
 
 from seq2edge.runtime.search import Hypothesis, SearchOptions
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stepper
-from seq2edge.runtime.translator import Translator
+from seq2edge.runtime.translator import Translator, batch_inputs
 
 SHAKES = 32
 Tokens = tuple[int, ...]
@@ -160,12 +160,3 @@ def forced(
             ],
             np.int64,
         )
-
-
-def batch_inputs(sources: Sequence[Tokens]) -> Inputs:
-    """Pad a batch of ids, as the runtime does."""
-    lengths = np.array([len(source) for source in sources], np.int32)
-    padded = np.zeros((len(sources), lengths.max()), np.int64)
-    for row, source in enumerate(sources):
-        padded[row, : len(source)] = source
-    return {"source": padded, "source_lengths": lengths}

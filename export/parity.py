@@ -13,7 +13,6 @@ from seq2edge.export.near_ties import (
     Difference,
     Judge,
     Tokens,
-    batch_inputs,
     best,
     forced,
 )
@@ -24,7 +23,7 @@ from seq2edge.runtime.stepper import (
     Inputs,
     Stepper,
 )
-from seq2edge.runtime.translator import Batching, Translator
+from seq2edge.runtime.translator import Batching, Translator, batch_inputs
 
 REFERENCE_BATCHING = Batching(sentences=16)
 BUNDLE_BATCHING = Batching(sentences=7)  # another: a batch must change nothing

@@ -20,7 +20,7 @@ from seq2edge.export.golden import golden_examples
 from seq2edge.export.graphs import Contract, examine, example
 from seq2edge.export.heads import HEADS
 from seq2edge.export.metadata import describe, provenance
-from seq2edge.export.near_ties import Tokens, batch_inputs
+from seq2edge.export.near_ties import Tokens
 from seq2edge.export.pack import check_target, publish, staging
 from seq2edge.export.parity import Note
 from seq2edge.export.sample import Sample
@@ -32,7 +32,7 @@ from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime.bundle import FORMAT, Bundle, Manifest, hash_files
 from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.tokenizer import SentencePieceTokenizer
-from seq2edge.runtime.translator import Translator
+from seq2edge.runtime.translator import Translator, batch_inputs
 
 __all__ = [
     "ExportOptions",

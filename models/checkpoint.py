@@ -97,7 +97,8 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write safetensors, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # save_file would make the file private to its owner.
-    temporary.write_bytes(save({name: w.contiguous() for name, w in weights.items()}))
+    whole = {name: w.detach().contiguous() for name, w in weights.items()}
+    temporary.write_bytes(save(whole))
     os.replace(temporary, path)
 
 

@@ -7,7 +7,6 @@ the one before removed. Weights and Adam's moments are safetensors, the rest is 
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from seq2edge.models.checkpoint import read_weights
+from seq2edge.models.checkpoint import read_weights, save_weights
 from seq2edge.runtime import schema
 from seq2edge.runtime.errors import CheckpointError
 
@@ -55,8 +54,8 @@ def save_state(folder: Path, module: nn.Module, adam: Adam, progress: Progress) 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     torch_state = {"random": torch.get_rng_state(), **_moments(module, adam)}
-    _save(torch_state, temporary / "optimizer.safetensors")
-    _save(dict(module.named_parameters()), temporary / "model.safetensors")
+    save_weights(torch_state, temporary / "optimizer.safetensors")
+    save_weights(dict(module.named_parameters()), temporary / "model.safetensors")
     text = json.dumps(schema.to_json(progress))
     (temporary / "progress.json").write_text(text, encoding="utf-8")
     older = _states(folder)
@@ -104,9 +103,3 @@ def _moments(module: nn.Module, adam: Adam) -> dict[str, Tensor]:
         for name, weight in module.named_parameters()
         for key, value in adam.state[weight].items()
     }
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({n: t.detach().contiguous() for n, t in tensors.items()}, path)

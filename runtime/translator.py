@@ -200,7 +200,11 @@ class Translator:
             chosen = [sources[index] for index in batch]
             max_lengths = [self._max_length(len(source), options) for source in chosen]
             found = search(
-                self.stepper, _inputs(chosen), self.vocabulary, options, max_lengths
+                self.stepper,
+                batch_inputs(chosen),
+                self.vocabulary,
+                options,
+                max_lengths,
             )
             for index, hypotheses in zip(batch, found, strict=True):
                 results[index] = hypotheses
@@ -334,7 +338,7 @@ def _batches(lengths: Sequence[int], batching: Batching) -> Iterator[list[int]]:
         yield batch
 
 
-def _inputs(sources: Sequence[Sequence[int]]) -> Inputs:
+def batch_inputs(sources: Sequence[Sequence[int]]) -> Inputs:
     """Pad a batch; with 0, which every vocabulary has, as padding is never read."""
     lengths = np.array([len(source) for source in sources], dtype=np.int32)
     padded = np.zeros((len(sources), lengths.max()), dtype=np.int64)
