@@ -1,11 +1,15 @@
-"""The range of every activation that a product of the decoder quantizes.
+"""The range of every activation that an int8 product quantizes.
 
-The float graphs read real sentences and their own translations, step by step, and the
-least and greatest value of each activation is kept. A calibration that a model never
-leaves in decoding costs nothing at run time, where a range found at each step does.
+The float graphs read real sentences and, step by step, their own translations, and the
+least and greatest value of each activation is kept. A range that a model never leaves
+costs nothing at run time, where one found at each step does.
+
+The encoder reads each row alone and cut to its lengths: whatever the layout of an
+activation, no padding is in it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,28 +18,55 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
-from seq2edge.export.quantize import Ranges
+from seq2edge.export.recipe import Ranges
 from seq2edge.runtime.stepper import Inputs
 
 Array = NDArray[Any]
-Batch = tuple[Inputs, Sequence[Sequence[int]]]  # a batch and the tokens of each row
 
 
-def calibrate(
+@dataclass(frozen=True)
+class Batch:
+    """A batch of inputs, and what the steps of each row read, in order."""
+
+    inputs: Inputs
+    readings: Sequence[Array]  # tokens (steps,), or frames (steps, features)
+    from_zeros: bool = False  # a stream's state, which doesn't come from the encoder
+
+
+def calibrate_encoder(
+    encoder: ModelProto, activations: Sequence[str], batches: Iterable[Inputs]
+) -> Ranges:
+    """Least and greatest value of each activation over all rows of all batches."""
+    if not activations:
+        return {}
+    session = _session(_with_extremes(encoder, activations, by_row=False))
+    found = (
+        _extremes(_run(session, row)) for inputs in batches for row in _rows(inputs)
+    )
+    return _widest(activations, found)
+
+
+def calibrate_steps(
     encoder: ModelProto,
     decoder: ModelProto,
     activations: Sequence[str],
     batches: Iterable[Batch],
-    start: int,
 ) -> Ranges:
     """Least and greatest value of each activation over all steps of all batches."""
+    if not activations:
+        return {}
     encode = _session(encoder)
-    step = _session(_with_extremes(decoder, activations))
+    step = _session(_with_extremes(decoder, activations, by_row=True))
+    found = (extremes for batch in batches for extremes in _steps(encode, step, batch))
+    return _widest(activations, found)
+
+
+def _widest(activations: Sequence[str], found: Iterable[tuple[Array, Array]]) -> Ranges:
+    """The extremes of the extremes; what was never seen is left out."""
     lows = np.full(len(activations), np.inf)
     highs = np.full(len(activations), -np.inf)
-    for inputs, targets in batches:
-        for low, high in _steps(encode, step, inputs, targets, start):
-            lows, highs = np.minimum(lows, low), np.maximum(highs, high)
+    for low, high in found:
+        lows, highs = np.minimum(lows, low), np.maximum(highs, high)
     return {
         name: (float(low), float(high))
         for name, low, high in zip(activations, lows, highs, strict=True)
@@ -43,20 +74,44 @@ def calibrate(
     }
 
 
+def _rows(inputs: Inputs) -> Iterator[dict[str, Array]]:
+    """Each row of a batch, alone and without its padding."""
+    for row in range(len(next(iter(inputs.values())))):
+        alone = {name: array[row : row + 1] for name, array in inputs.items()}
+        for name in inputs:
+            lengths = alone.get(f"{name}_lengths")
+            if lengths is not None:
+                alone[name] = alone[name][:, : max(1, int(lengths[0]))]
+        yield alone
+
+
+def _extremes(outputs: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Least and greatest value of each activation of one row."""
+    found = np.concatenate(
+        [part for name, part in outputs.items() if name.startswith("range.")]
+    )  # (activations, 2)
+    return found[:, 0], found[:, 1]
+
+
 def _steps(
     encode: onnxruntime.InferenceSession,
     step: onnxruntime.InferenceSession,
-    inputs: Inputs,
-    targets: Sequence[Sequence[int]],
-    start: int,
+    batch: Batch,
 ) -> Iterable[tuple[Array, Array]]:
     """The extremes of each activation, step by step, over the rows not yet ended."""
-    tensors = _run(encode, inputs)
-    lengths = np.array([len(target) for target in targets])
-    token = np.full(len(targets), start, np.int64)
-    for length in range(lengths.max() + 1):
-        outputs = _run(step, {"token": token, **tensors})
-        live = lengths >= length
+    tensors = _run(encode, batch.inputs)
+    if batch.from_zeros:
+        tensors = {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
+    names = [port.name for port in step.get_inputs()]
+    reads = "frame" if "frame" in names else "token"
+    lengths = np.array([len(reading) for reading in batch.readings])
+    for place in range(lengths.max()):
+        # A row that has ended reads its last position again, and is not looked at.
+        tensors[reads] = np.stack(
+            [reading[min(place, len(reading) - 1)] for reading in batch.readings]
+        )
+        outputs = _run(step, tensors)
+        live = lengths > place
         extremes = np.stack(
             [part[live] for name, part in outputs.items() if name.startswith("range.")]
         )  # (activations, rows, 2)
@@ -64,10 +119,6 @@ def _steps(
         for name, tensor in outputs.items():
             if name.startswith("next."):
                 tensors[name.replace("next.", "state.", 1)] = tensor
-        token = np.array(
-            [target[length] if length < len(target) else start for target in targets],
-            np.int64,
-        )
 
 
 def _run(
@@ -79,25 +130,28 @@ def _run(
     return dict(zip(names, session.run(names, taken), strict=True))
 
 
-def _with_extremes(decoder: ModelProto, activations: Sequence[str]) -> ModelProto:
-    """A copy whose outputs range.* hold each row's extremes, (rows, 2)."""
+def _with_extremes(
+    original: ModelProto, activations: Sequence[str], by_row: bool
+) -> ModelProto:
+    """A copy whose outputs range.* hold extremes: (rows, 2), or (1, 2) of all."""
     model = ModelProto()
-    model.CopyFrom(decoder)
+    model.CopyFrom(original)
     graph = model.graph
     axis = numpy_helper.from_array(np.array([1], np.int64), "range_axis")
     graph.initializer.append(axis)
     for place, name in enumerate(activations):
         low, high, out = (f"{part}.{place}" for part in ("low", "high", "range"))
+        flat = f"flat.{place}"
         graph.node.extend(
             [
-                make_node("Flatten", [name], [f"flat.{place}"], axis=1),
-                make_node("ReduceMin", [f"flat.{place}", "range_axis"], [low]),
-                make_node("ReduceMax", [f"flat.{place}", "range_axis"], [high]),
+                make_node("Flatten", [name], [flat], axis=int(by_row)),
+                make_node("ReduceMin", [flat, "range_axis"], [low]),
+                make_node("ReduceMax", [flat, "range_axis"], [high]),
                 make_node("Concat", [low, high], [out], axis=1),
             ]
         )
         graph.output.append(
-            helper.make_tensor_value_info(out, TensorProto.FLOAT, ["rows", 2])
+            helper.make_tensor_value_info(out, TensorProto.FLOAT, [None, 2])
         )
     return model
 

@@ -60,10 +60,18 @@ def scores_head(decoder: ModelProto) -> ModelProto:
     return model
 
 
-HEADS: Mapping[str, Callable[[ModelProto], ModelProto]] = {
-    "greedy": greedy_head,
-    "beam": beam_head,
-    "scores": scores_head,
+def stream_head(step: ModelProto) -> ModelProto:
+    """The step of a tagger: it has few labels, and its logits come out as they are."""
+    model = ModelProto()
+    model.CopyFrom(step)
+    _raise_to_float32(model.graph)
+    model.graph.name = "decoder.stream"
+    return model
+
+
+HEADS: Mapping[str, Mapping[str, Callable[[ModelProto], ModelProto]]] = {
+    "generation": {"greedy": greedy_head, "beam": beam_head, "scores": scores_head},
+    "tagging": {"stream": stream_head},
 }
 
 
@@ -100,6 +108,7 @@ def _raise_to_float32(graph: onnx.GraphProto) -> None:
         for place, name in enumerate(node.output):
             if name == LOGITS:
                 node.output[place] = "logits_as_computed"
+    logits.type.tensor_type.elem_type = TensorProto.FLOAT
     cast = make_node("Cast", ["logits_as_computed"], [LOGITS], to=TensorProto.FLOAT)
     graph.node.append(cast)
 

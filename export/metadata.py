@@ -10,12 +10,14 @@ from onnx import ModelProto
 from seq2edge.export.spec import ModelSpec
 
 DOCS = {
-    "encoder": "Source tokens to memory.* (read by every step) and the first state.*",
+    "encoder": "Inputs to memory.* (read by every step) and the first state.*, or to "
+    "output.*",
     "decoder.greedy": "One step: the best next token of each row",
     "decoder.beam": "One step: the `count` best next tokens of each row, the state "
     "reordered by `parents` before it",
     "decoder.scores": "One step: the log-probabilities of all next tokens, the state "
     "reordered by `parents` before it",
+    "decoder.stream": "One position of the input: the logits of its labels",
 }
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from seq2edge.runtime.inputs import Example, Given, collate
 from seq2edge.runtime.search import Hypothesis, SearchOptions
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stepper
-from seq2edge.runtime.translator import Translator, batch_inputs
+from seq2edge.runtime.translator import Translator
 
 SHAKES = 32
 Tokens = tuple[int, ...]
@@ -34,7 +35,7 @@ class Judge:
     """Tells near ties from real differences."""
 
     reference: Translator
-    sources: Sequence[Tokens]
+    examples: Sequence[Example]
     tolerance: float  # both candidates may be off by the measured difference
 
     def compare(
@@ -54,12 +55,12 @@ class Judge:
     def _difference(
         self, options: SearchOptions, sentence: int, expected: Tokens, found: Tokens
     ) -> Difference:
-        source = self.sources[sentence]
-        gap = self._gap(source, expected, found)
-        explained = gap <= self.tolerance or self._shaken(options, source, found)
+        example = self.examples[sentence]
+        gap = self._gap(example, expected, found)
+        explained = gap <= self.tolerance or self._shaken(options, example, found)
         return Difference(sentence, expected, found, gap, explained)
 
-    def _gap(self, source: Tokens, expected: Tokens, found: Tokens) -> float:
+    def _gap(self, example: Example, expected: Tokens, found: Tokens) -> float:
         """How far apart the reference sees the two tokens where the sentences part."""
         end = self.reference.vocabulary.end
         one, other = (*expected, end), (*found, end)
@@ -68,21 +69,20 @@ class Judge:
             for place, pair in enumerate(zip(one, other, strict=False))
             if pair[0] != pair[1]
         )
-        *_, (log_probs, _) = forced(
-            self.reference, batch_inputs([source]), [one[:parting]]
-        )
+        inputs = collate([example], self.reference.inputs)
+        *_, (log_probs, _) = forced(self.reference, inputs, [one[:parting]])
         return float(abs(log_probs[0, one[parting]] - log_probs[0, other[parting]]))
 
-    def _shaken(self, options: SearchOptions, source: Tokens, found: Tokens) -> bool:
+    def _shaken(self, options: SearchOptions, example: Example, found: Tokens) -> bool:
         """Whether the reference says the same, its log-probabilities off by no more."""
         amount = self.tolerance / 2
-        results = shaken(self.reference, source, options, amount, SHAKES)
+        results = shaken(self.reference, example, options, amount, SHAKES)
         return any(tokens == found for tokens in results)
 
 
 def shaken(
     translator: Translator,
-    source: Tokens,
+    example: Example,
     options: SearchOptions,
     amount: float,
     times: int,
@@ -90,15 +90,15 @@ def shaken(
     """What a search finds with every log-probability off by up to `amount`."""
     for seed in range(times):
         stepper = _Shaken(translator.stepper, amount, seed)
-        yield best(replace(translator, stepper=stepper), [source], options)[0].tokens
+        yield best(replace(translator, stepper=stepper), [example], options)[0].tokens
 
 
 def is_firm(
-    translator: Translator, source: Tokens, options: SearchOptions, amount: float
+    translator: Translator, example: Example, options: SearchOptions, amount: float
 ) -> bool:
     """Whether log-probabilities that are off by so much change nothing."""
-    [found] = best(translator, [source], options)
-    results = shaken(translator, source, options, amount, SHAKES // 4)
+    [found] = best(translator, [example], options)
+    results = shaken(translator, example, options, amount, SHAKES // 4)
     return all(tokens == found.tokens for tokens in results)
 
 
@@ -138,10 +138,10 @@ class _ShakenDecoding:
 
 
 def best(
-    translator: Translator, sources: Sequence[Tokens], options: SearchOptions
+    translator: Translator, examples: Sequence[Given], options: SearchOptions
 ) -> list[Hypothesis]:
-    """The best hypothesis of every sentence."""
-    return [found[0] for found in translator.generate(sources, options)]
+    """The best hypothesis of every example."""
+    return [found[0] for found in translator.generate(examples, options)]
 
 
 def forced(

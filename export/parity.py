@@ -4,11 +4,12 @@ Both sides decode the same sample through the same search, in batches of differe
 A sentence that comes out otherwise must be explained by a near tie.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from seq2edge.export.dummies import Dummies
 from seq2edge.export.near_ties import (
     Difference,
     Judge,
@@ -17,13 +18,12 @@ from seq2edge.export.near_ties import (
     forced,
 )
 from seq2edge.export.sample import Sample
+from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.errors import ExportError, InputError, ParityError
+from seq2edge.runtime.inputs import collate
 from seq2edge.runtime.search import SearchOptions
-from seq2edge.runtime.stepper import (
-    Inputs,
-    Stepper,
-)
-from seq2edge.runtime.translator import Batching, Translator, batch_inputs
+from seq2edge.runtime.stepper import Inputs, IntArray, Stepper
+from seq2edge.runtime.translator import Translator
 
 REFERENCE_BATCHING = Batching(sentences=16)
 BUNDLE_BATCHING = Batching(sentences=7)  # another: a batch must change nothing
@@ -35,19 +35,25 @@ Note = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Limits:
+class QualityLimits:
     """Beyond any of these an export fails."""
 
     min_exact: float = 0.999  # of sentences, in fp32; one explained is always allowed
     max_log_prob_difference: float = 1e-3  # in fp32, of any token at any step
     max_bleu_loss: float = 0.5  # of int8 against fp32, where there are references
+    max_accuracy_loss: float = 1.0  # points, where a share of right ones is judged
     min_agreement: float = 0.9  # of tokens, int8 with fp32, where there are none
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
         if not (0 <= self.min_exact <= 1 and 0 <= self.min_agreement <= 1):
             raise ExportError("min_exact and min_agreement are shares, from 0 to 1")
-        if self.max_log_prob_difference < 0 or self.max_bleu_loss < 0:
+        most = (
+            self.max_log_prob_difference,
+            self.max_bleu_loss,
+            self.max_accuracy_loss,
+        )
+        if min(most) < 0:
             raise ExportError("a limit of a difference can't be negative")
 
 
@@ -93,7 +99,7 @@ class FloatParity:
             "largest_log_prob_difference": self.log_prob_difference,
         }
 
-    def faults(self, limits: Limits) -> Iterator[str]:
+    def faults(self, limits: QualityLimits) -> Iterator[str]:
         """What is beyond the limits."""
         if self.log_prob_difference > limits.max_log_prob_difference:
             yield (
@@ -117,14 +123,17 @@ class FloatParity:
 
 
 def check_sizes(
-    reference: Stepper, bundle: Stepper, sources: Sequence[Tokens], limits: Limits
+    reference: Translator, bundle: Translator, dummies: Dummies, limits: QualityLimits
 ) -> None:
     """Both sides must agree at sizes that were not traced; ParityError names them."""
     for batch, length, beam in SIZES:
         sizes = f"batch {batch}, source length {length}, beam {beam}"
-        inputs = _tile(sources, batch, length)
+        inputs = dummies.arrays(batch, length)
+        vocabulary = reference.vocabulary
+        tokens = (vocabulary.start + np.arange(batch)) % vocabulary.size
+        steppers = (reference.stepper, bundle.stepper)
         try:
-            difference = _step_difference(reference, bundle, inputs, batch, beam)
+            difference = _step_difference(steppers, inputs, tokens, beam)
         except InputError as error:
             raise ParityError(
                 f"the exported graphs fail at {sizes}: {error}; "
@@ -143,10 +152,10 @@ def compare_float(
     """Decode the sample on both sides, greedily and by beam, and measure."""
     greedy, beam = searches(reference.defaults)
     expected = decode(reference, sample, greedy)
-    note(f"comparing with PyTorch, greedy, {len(sample.sources)} sentences")
+    note(f"comparing with PyTorch, greedy, {len(sample.examples)} examples")
     largest = _forced_difference(reference, bundle, sample, expected)
     # Each of two candidates may be off by as much.
-    judge = Judge(reference, sample.sources, 2 * largest)
+    judge = Judge(reference, sample.examples, 2 * largest)
 
     def compare(options: SearchOptions, expected: Sequence[Tokens]) -> Comparison:
         found = decode(bundle, sample, options)
@@ -163,7 +172,7 @@ def decode(
     translator: Translator, sample: Sample, options: SearchOptions
 ) -> list[Tokens]:
     """The tokens of the best hypothesis of every sentence."""
-    return [one.tokens for one in best(translator, sample.sources, options)]
+    return [one.tokens for one in best(translator, sample.examples, options)]
 
 
 def searches(defaults: SearchOptions) -> tuple[SearchOptions, SearchOptions]:
@@ -183,7 +192,8 @@ def _forced_difference(
     size = REFERENCE_BATCHING.sentences
     for first in range(0, len(targets), size):
         chosen = targets[first : first + size]
-        inputs = batch_inputs(sample.sources[first : first + size])
+        examples = sample.examples[first : first + size]
+        inputs = collate(examples, reference.inputs)
         sides = zip(
             forced(reference, inputs, chosen),
             forced(bundle, inputs, chosen),
@@ -196,14 +206,14 @@ def _forced_difference(
 
 
 def _step_difference(
-    reference: Stepper, bundle: Stepper, inputs: Inputs, batch: int, beam: int
+    steppers: Iterable[Stepper], inputs: Inputs, tokens: IntArray, beam: int
 ) -> float:
     """The largest difference over one narrow and two wide steps."""
-    tokens = inputs["source"][:, 0].astype(np.int64)
+    batch = len(tokens)
     parents = np.repeat(np.arange(batch), beam)
     swapped = np.arange(batch * beam).reshape(batch, beam)[:, ::-1].ravel().copy()
     both = []
-    for stepper in (reference, bundle):
+    for stepper in steppers:
         decoding = stepper.start(inputs)
         both.append(
             [
@@ -215,19 +225,6 @@ def _step_difference(
     return max(
         float(np.abs(one - other).max()) for one, other in zip(*both, strict=True)
     )
-
-
-def _tile(sources: Sequence[Tokens], batch: int, length: int) -> Inputs:
-    """A batch of this size from the sample's tokens, each row one shorter."""
-    tokens = [token for source in sources for token in source]
-    rows = [
-        tuple(
-            tokens[(row * length + place) % len(tokens)]
-            for place in range(max(1, length - row))
-        )
-        for row in range(batch)
-    ]
-    return batch_inputs(rows)
 
 
 def refuse(faults: Iterator[str], what: str) -> None:

@@ -9,30 +9,36 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from onnx import ModelProto
 from torch import nn
 
-from seq2edge.export import parity, quality, quantize
-from seq2edge.export.calibrate import calibrate
+from seq2edge.export import quantize
+from seq2edge.export.calibrate import calibrate_encoder, calibrate_steps
+from seq2edge.export.dependence import check_dependence
+from seq2edge.export.dummies import Dummies
+from seq2edge.export.examine import Subject, examine, traced_with
 from seq2edge.export.golden import golden_examples
-from seq2edge.export.graphs import Contract, examine, example
+from seq2edge.export.graphs import Contract
 from seq2edge.export.heads import HEADS
+from seq2edge.export.judges import Case, Judge, judge_of
 from seq2edge.export.metadata import describe, provenance
-from seq2edge.export.near_ties import Tokens
 from seq2edge.export.pack import check_target, publish, staging
+from seq2edge.export.packing import any_order
 from seq2edge.export.parity import Note
-from seq2edge.export.sample import Sample
+from seq2edge.export.recipe import Calibration, Ranges
+from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
 from seq2edge.export.weights import write_graphs
 from seq2edge.models.checkpoint import SAMPLE, WEIGHTS, Checkpoint
-from seq2edge.models.torch_stepper import TorchStepper
-from seq2edge.runtime.bundle import FORMAT, Bundle, Manifest, hash_files
-from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.bundle import Bundle, hash_files
+from seq2edge.runtime.errors import ExportError, InputError
+from seq2edge.runtime.inputs import as_example, check_example
+from seq2edge.runtime.manifest import FORMAT, LOGITS, InputSpec, Manifest, Task
+from seq2edge.runtime.records import Reader
 from seq2edge.runtime.tokenizer import SentencePieceTokenizer
-from seq2edge.runtime.translator import Translator, batch_inputs
 
 __all__ = [
     "ExportOptions",
@@ -44,7 +50,6 @@ __all__ = [
 
 ENCODER = "encoder.onnx"
 TRACED = (3, 7, 2)  # batch, source length, beam: all different, none of them one
-CALIBRATION = 256  # sentences: more change a range hardly, and are read one by one
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,16 @@ class _Graphs:
 
     precision: Literal["fp32", "int8"]
     encoder: ModelProto
-    decoder: ModelProto
+    decoder: ModelProto | None  # None: a model that goes no steps
     quantization: Mapping[str, object] | None = None
+
+    def models(self, task: Task) -> dict[str, ModelProto]:
+        """The graphs of a bundle, by their files' names."""
+        models = {ENCODER: self.encoder}
+        if self.decoder is not None:
+            for name, make in HEADS[task].items():
+                models[head_file(name)] = make(self.decoder)
+        return models
 
 
 def export_checkpoint(
@@ -71,7 +84,10 @@ def export_checkpoint(
     spec = _spec(loaded)
     limits = loaded.info.limits
     path = options.sample or checkpoint / SAMPLE
-    sample = Sample.read(path, _tokenizer(spec), limits.source_tokens)
+    reader = Reader(
+        loaded.info.inputs, _tokenizer(spec), limits.source_tokens, path.parent
+    )
+    sample = Sample.read(path, reader)
     return export_model(loaded.module, sample, output, spec, options, note)
 
 
@@ -83,13 +99,17 @@ def export_model(
     options: ExportOptions | None = None,
     note: Note = lambda stage: None,
 ) -> Manifest:
-    """Export any module with `encode` and `step`; beyond a limit, ParityError."""
+    """Export any module with `encode` and, unless it only labels, `step`.
+
+    See `models.contract` for what they take and return, and docs/bring-your-own.md.
+    ExportError says which rule a module breaks, ParityError which limit a bundle.
+    """
     options = options or ExportOptions()
     check_target(output, options.force)
     training = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with staging(output) as folder:
+        with any_order(), staging(output) as folder:
             return _Export(module, sample, spec, options, note, folder).run(output)
     finally:
         for part, mode in training:
@@ -100,7 +120,7 @@ def export_model(
 class _Export:
     """One export under way in its staging folder."""
 
-    module: Any  # nn.Module and StepModule
+    module: Any  # nn.Module and EncodeModule
     sample: Sample
     spec: ModelSpec
     options: ExportOptions
@@ -108,76 +128,100 @@ class _Export:
     folder: Path
 
     def run(self, output: Path) -> Manifest:
-        contract, graphs = self._trace()
+        inputs = self.spec.inputs or infer_inputs(self.sample)
+        sample = self._checked(inputs)
+        dummies = Dummies.of(sample.examples, inputs, self.spec.limits.source_tokens)
+        contract, graphs = self._trace(dummies)
         self.note("writing the fp32 graphs")
         draft = self._write(graphs, contract)
-        fp32 = self._load(graphs.precision)
-        certificate, targets = self._certify_float(fp32)
+        judge = judge_of(
+            Case(
+                self.module,
+                self.spec,
+                self.options,
+                sample,
+                dummies,
+                self.folder,
+                self.note,
+            )
+        )
+        certificate = {**self._certificate(), **judge.certify_float()}
         if self.options.precision == "int8":
-            graphs = self._quantize(graphs, targets)
+            graphs = self._quantize(graphs, judge)
             self.note("writing the int8 graphs")
             draft = self._write(graphs, contract)
-            certificate |= self._certify_int8(fp32)
-        finished = self._finish(draft, certificate)
+            certificate |= judge.certify_int8()
+        finished = self._finish(draft, sample, certificate)
         publish(self.folder / graphs.precision, output, self.options.force)
         return finished
 
-    def _trace(self) -> tuple[Contract, _Graphs]:
-        sources, start = self.sample.sources, self.spec.vocabulary.start
-        self.note("examining the module")
-        contract = examine(self.module, sources, start)
-        traced_with = example(self.module, sources, start, *TRACED)
-        self.note("tracing the encoder")
-        encoder = trace_encoder(self.module, contract, traced_with)
-        self.note("tracing the decoder")
-        decoder = trace_step(self.module, contract, traced_with)
-        self._check_vocabulary(decoder)
-        return contract, _Graphs("fp32", encoder, decoder)
+    def _checked(self, inputs: Sequence[InputSpec]) -> Sample:
+        """The sample with its arrays in the types that the inputs have."""
+        sample, longest = self.sample, self.spec.limits.source_tokens
+        try:
+            typed = tuple(as_example(each, inputs) for each in sample.examples)
+            for place, example in enumerate(typed):
+                check_example(example, inputs, longest, f"example {place}")
+        except InputError as error:
+            raise ExportError(f"the sample, {sample.origin}: {error}") from None
+        return replace(sample, examples=typed)
 
-    def _check_vocabulary(self, decoder: ModelProto) -> None:
-        shape = decoder.graph.output[0].type.tensor_type.shape
-        size = shape.dim[1].dim_value
-        if size != self.spec.vocabulary.size:
+    def _trace(self, dummies: Dummies) -> tuple[Contract, _Graphs]:
+        vocabulary = self.spec.vocabulary
+        start = vocabulary.start if vocabulary else 0
+        subject = Subject(self.module, self.spec.task, dummies, start)
+        self.note("examining the module")
+        contract = examine(subject)
+        check_dependence(subject)
+        example = traced_with(subject, *TRACED)
+        self.note("tracing the encoder")
+        encoder = trace_encoder(self.module, contract, example)
+        decoder = None
+        if contract.state:
+            self.note("tracing the decoder")
+            decoder = trace_step(self.module, contract, example)
+        graphs = _Graphs("fp32", encoder, decoder)
+        self._check_width(graphs)
+        return contract, graphs
+
+    def _check_width(self, graphs: _Graphs) -> None:
+        """The last axis of the logits is the vocabulary, or the labels."""
+        vocabulary, labels = self.spec.vocabulary, self.spec.labels
+        if vocabulary is not None and graphs.decoder is not None:
+            size, what, due = _width(graphs.decoder), "vocabulary", vocabulary.size
+        else:
+            size, what, due = _width(graphs.encoder), "labels", len(labels)
+        if size != due:
             raise ExportError(
-                f"step gives logits of {size} tokens, and the vocabulary has "
-                f"{self.spec.vocabulary.size}; make the two agree"
+                f"the module gives logits of {size}, and {what} has {due}; make the "
+                "two agree"
             )
 
-    def _quantize(self, graphs: _Graphs, targets: Sequence[Tokens]) -> _Graphs:
+    def _quantize(self, graphs: _Graphs, judge: Judge) -> _Graphs:
         self.note("calibrating")
         recipe = self.options.recipe
-        activations = quantize.product_inputs(graphs.decoder, recipe)
-        ranges = calibrate(
-            graphs.encoder,
-            graphs.decoder,
-            activations,
-            self._calibration(targets),
-            self.spec.vocabulary.start,
+        encoder, decoder = graphs.encoder, graphs.decoder
+        batches = judge.calibration()
+        of_encoder = calibrate_encoder(
+            encoder,
+            quantize.encoder_activations(encoder, recipe),
+            [batch.inputs for batch in batches],
         )
+        of_decoder: Ranges = {}
+        if decoder is not None:
+            activations = quantize.product_inputs(decoder, recipe)
+            of_decoder = calibrate_steps(encoder, decoder, activations, batches)
         self.note("quantizing")
-        result = quantize.quantize(graphs.encoder, graphs.decoder, ranges, recipe)
+        ranges = Calibration(of_encoder, of_decoder)
+        result = quantize.quantize(encoder, decoder, ranges, recipe)
         report = quantize.report(result, recipe)
         return _Graphs("int8", result.encoder, result.decoder, report)
-
-    def _calibration(
-        self, targets: Sequence[Tokens]
-    ) -> list[tuple[Any, Sequence[Tokens]]]:
-        """Batches of sentences from all over the sample, with their translations."""
-        stride = -(-len(targets) // CALIBRATION)
-        chosen = list(zip(self.sample.sources, targets, strict=True))[::stride]
-        batches = [chosen[first : first + 16] for first in range(0, len(chosen), 16)]
-        return [
-            (batch_inputs([source for source, _ in batch]), [t for _, t in batch])
-            for batch in batches
-        ]
 
     def _write(self, graphs: _Graphs, contract: Contract) -> Manifest:
         """Fill a folder with all but the golden examples and the certificate."""
         folder = self.folder / graphs.precision
         folder.mkdir()
-        heads = {name: make(graphs.decoder) for name, make in HEADS.items()}
-        models = {ENCODER: graphs.encoder}
-        models |= {f"decoder.{name}.onnx": model for name, model in heads.items()}
+        models = graphs.models(contract.task)
         for name, model in models.items():
             graph = name.removesuffix(".onnx")
             describe(model, graph, self.spec, graphs.precision)
@@ -189,99 +233,100 @@ class _Export:
         return manifest
 
     def _manifest(self, graphs: _Graphs, contract: Contract) -> Manifest:
+        spec, writes = self.spec, contract.task == "generation"
+        heads = HEADS[contract.task] if graphs.decoder is not None else {}
         return Manifest(
             format=FORMAT,
-            task="sequence-to-sequence",
-            name=self.spec.name,
+            task=contract.task,
+            name=spec.name,
             precision=graphs.precision,
             inputs=contract.inputs,
             memory=contract.memory,
+            outputs=contract.outputs,
             state=contract.state,
-            vocabulary=self.spec.vocabulary,
-            tokenizer=self.spec.tokenizer,
-            limits=self.spec.limits,
-            search=self.spec.search,
+            labels=() if writes else spec.labels,
+            vocabulary=spec.vocabulary if writes else None,
+            tokenizer=spec.tokenizer,
+            limits=spec.limits if writes else replace(spec.limits, target_tokens=0),
+            search=spec.search if writes else None,
             encoder=ENCODER,
-            heads={name: f"decoder.{name}.onnx" for name in HEADS},
+            heads={name: head_file(name) for name in heads},
             files=hash_files(self.folder / graphs.precision),
             quantization=graphs.quantization,
             certificate={},
-            provenance=provenance(self.spec),
+            provenance=provenance(spec),
         )
 
-    def _load(self, precision: str) -> Translator:
-        return Translator.load(self.folder / precision, batching=parity.BUNDLE_BATCHING)
-
-    def _certify_float(
-        self, fp32: Translator
-    ) -> tuple[dict[str, Any], Sequence[Tokens]]:
-        """The fp32 part of the certificate, and PyTorch's greedy translations."""
-        limits, sources = self.options.limits, self.sample.sources
-        reference = Translator(
-            stepper=TorchStepper(self.module),
-            vocabulary=self.spec.vocabulary,
-            limits=self.spec.limits,
-            tokenizer=fp32.tokenizer,
-            defaults=fp32.defaults,
-            batching=parity.REFERENCE_BATCHING,
-        )
-        self.note("comparing at sizes that were not traced")
-        parity.check_sizes(reference.stepper, fp32.stepper, sources, limits)
-        found = parity.compare_float(reference, fp32, self.sample, self.note)
-        parity.refuse(found.faults(limits), "the fp32 bundle differs from PyTorch")
-        certificate = {
+    def _certificate(self) -> dict[str, Any]:
+        """What the figures were measured on, and their limits."""
+        sample = self.sample
+        return {
             "sample": {
-                "origin": self.sample.origin,
-                "sentences": len(sources),
-                "too_long": self.sample.too_long,
-                "references": bool(self.sample.references),
+                "origin": sample.origin,
+                "examples": len(sample.examples),
+                "too_long": sample.too_long,
+                "references": bool(sample.references),
             },
-            "limits": asdict(limits),
-            "fp32": found.to_json(),
+            "limits": asdict(self.options.limits),
         }
-        return certificate, found.translations
 
-    def _certify_int8(self, fp32: Translator) -> dict[str, Any]:
-        int8 = self._load("int8")
-        found = quality.compare_int8(fp32, int8, self.sample, self.note)
-        parity.refuse(found.faults(self.options.limits), "int8 loses too much")
-        return {"int8": found.to_json()}
-
-    def _finish(self, draft: Manifest, certificate: Mapping[str, object]) -> Manifest:
+    def _finish(
+        self, draft: Manifest, sample: Sample, certificate: Mapping[str, object]
+    ) -> Manifest:
         """Add golden examples and certificate, and check the whole folder."""
         folder = self.folder / draft.precision
-        if self.spec.tokenizer is not None:
-            self.note("decoding the golden examples")
-            translator = Translator.load(folder, check_hashes=False)
-            golden_examples(translator, self.sample, draft.precision).write(folder)
+        self.note("running the golden examples")
+        golden_examples(folder, sample, draft).write(folder)
         finished = replace(draft, files=hash_files(folder), certificate=certificate)
         finished.write(folder)
         return Bundle.load(folder).manifest
 
 
+def head_file(head: str) -> str:
+    """The file of a head's graph."""
+    return f"decoder.{head}.onnx"
+
+
+def _width(model: ModelProto) -> int:
+    """The last axis of a graph's logits."""
+    names = (LOGITS, f"output.{LOGITS}")
+    [logits] = [value for value in model.graph.output if value.name in names]
+    size: int = logits.type.tensor_type.shape.dim[-1].dim_value
+    return size
+
+
 def _spec(checkpoint: Checkpoint) -> ModelSpec:
     path, info = checkpoint.path, checkpoint.info
-    names = {info.tokenizer.source, info.tokenizer.target}
+    tokenizer = info.tokenizer
+    names = {tokenizer.source, tokenizer.target} if tokenizer else set()
+    given = {} if info.search is None else {"search": info.search}
     return ModelSpec(
         name=info.about.name,
         vocabulary=info.vocabulary,
+        task=cast(Task, info.model.task),  # the config has checked it
+        labels=info.labels,
+        inputs=info.inputs,
         limits=info.limits,
-        search=info.search,
-        tokenizer=info.tokenizer,
+        metric=info.metric,
+        tokenizer=tokenizer,
         tokenizer_files={name: path / name for name in names},
         provenance={
             **_without_name(asdict(info.about)),
             "checkpoint": path.resolve().name,
             "checkpoint_sha256": _sha256(path / WEIGHTS),
         },
+        **given,
     )
 
 
-def _tokenizer(spec: ModelSpec) -> SentencePieceTokenizer:
-    assert spec.tokenizer is not None  # every checkpoint has one
-    files = spec.tokenizer_files
-    source, target = files[spec.tokenizer.source], files[spec.tokenizer.target]
-    return SentencePieceTokenizer.load(source, target, spec.tokenizer.append_end)
+def _tokenizer(spec: ModelSpec) -> SentencePieceTokenizer | None:
+    if spec.tokenizer is None:
+        return None
+    tokenizer, files = spec.tokenizer, spec.tokenizer_files
+    source, target = files[tokenizer.source], files[tokenizer.target]
+    return SentencePieceTokenizer.load(
+        source, target, tokenizer.append_end, tokenizer.words
+    )
 
 
 def _without_name(about: Mapping[str, object]) -> dict[str, object]:

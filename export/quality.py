@@ -1,12 +1,17 @@
-"""What int8 costs: the quantized bundle against the fp32 one."""
+"""What int8 costs: the quantized bundle against the fp32 one.
 
-from collections.abc import Iterator, Sequence
+Judged by the metric of the task where the sample has references: BLEU (with chrF beside
+it), or the percentage of exact sequences or of right labels. Without references the two
+must agree.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from seq2edge.export.near_ties import Tokens
-from seq2edge.export.parity import Limits, Note, decode
+from seq2edge.export.parity import Note, QualityLimits, decode
 from seq2edge.export.sample import Sample
-from seq2edge.runtime.evaluate import Scorers
+from seq2edge.runtime.evaluate import Scorers, exact_share
 from seq2edge.runtime.translator import Translator
 
 Pair = tuple[float, float]  # fp32, int8
@@ -16,34 +21,34 @@ Pair = tuple[float, float]  # fp32, int8
 class Int8Parity:
     """The int8 bundle against the fp32 one, with the model's own search."""
 
-    sentences: int
+    examples: int
     exact: int
-    agreement: float  # of tokens, by edit distance
-    bleu: Pair | None
-    chrf: Pair | None
+    agreement: float  # of tokens, by edit distance, or of labels
+    judged_by: str
+    scores: Mapping[str, Pair]  # metric to its percentages; none without references
 
     def to_json(self) -> dict[str, object]:
         """For the certificate."""
         result: dict[str, object] = {
-            "sentences": self.sentences,
-            "exact_share": round(self.exact / self.sentences, 4),
-            "token_agreement": round(self.agreement, 4),
+            "examples": self.examples,
+            "exact_share": round(self.exact / self.examples, 4),
+            "agreement": round(self.agreement, 4),
         }
-        for name, pair in (("bleu", self.bleu), ("chrf", self.chrf)):
-            if pair is not None:
-                fp32, int8 = (round(score, 2) for score in pair)
-                loss = round(pair[0] - pair[1], 2)
-                result[name] = {"fp32": fp32, "int8": int8, "loss": loss}
+        for name, pair in self.scores.items():
+            fp32, int8 = (round(score, 2) for score in pair)
+            loss = round(pair[0] - pair[1], 2)
+            result[name] = {"fp32": fp32, "int8": int8, "loss": loss}
         return result
 
-    def faults(self, limits: Limits) -> Iterator[str]:
+    def faults(self, limits: QualityLimits) -> Iterator[str]:
         """What is beyond the limits."""
-        if self.bleu is not None:
-            loss = self.bleu[0] - self.bleu[1]
-            if loss > limits.max_bleu_loss:
+        if self.judged_by in self.scores:
+            fp32, int8 = self.scores[self.judged_by]
+            most, name = _limit(self.judged_by, limits)
+            if fp32 - int8 > most:
                 yield (
-                    f"int8 loses {loss:.2f} BLEU ({self.bleu[0]:.2f} to "
-                    f"{self.bleu[1]:.2f}), more than {limits.max_bleu_loss:g}"
+                    f"int8 loses {fp32 - int8:.2f} {name} ({fp32:.2f} to {int8:.2f}), "
+                    f"more than {most:g}"
                 )
         elif self.agreement < limits.min_agreement:
             yield (
@@ -52,8 +57,14 @@ class Int8Parity:
             )
 
 
+def _limit(metric: str, limits: QualityLimits) -> tuple[float, str]:
+    if metric == "bleu":
+        return limits.max_bleu_loss, "BLEU"
+    return limits.max_accuracy_loss, f"points of {metric}"
+
+
 def compare_int8(
-    fp32: Translator, int8: Translator, sample: Sample, note: Note
+    fp32: Translator, int8: Translator, sample: Sample, judged_by: str, note: Note
 ) -> Int8Parity:
     """Decode the sample with both bundles and judge by its references, if any."""
     note(f"comparing int8 with fp32, beam {fp32.defaults.beam_size}")
@@ -61,27 +72,34 @@ def compare_int8(
     pairs = list(zip(*outputs, strict=True))
     edits = sum(edit_distance(one, other) for one, other in pairs)
     longest = sum(max(len(one), len(other), 1) for one, other in pairs)
-    bleu, chrf = _scores(fp32, outputs, sample)
     return Int8Parity(
-        sentences=len(pairs),
+        examples=len(pairs),
         exact=sum(one == other for one, other in pairs),
         agreement=1 - edits / longest,
-        bleu=bleu,
-        chrf=chrf,
+        judged_by=judged_by,
+        scores=_scores(fp32, outputs, sample, judged_by),
     )
 
 
 def _scores(
-    translator: Translator, outputs: Sequence[Sequence[Tokens]], sample: Sample
-) -> tuple[Pair | None, Pair | None]:
-    if not sample.references or translator.tokenizer is None:
-        return None, None
-    scorers, tokenizer = Scorers.load(), translator.tokenizer
-    (bleu, chrf), (other_bleu, other_chrf) = (
-        scorers.score([tokenizer.decode(tokens) for tokens in side], sample.references)
-        for side in outputs
-    )
-    return (bleu.score, other_bleu.score), (chrf.score, other_chrf.score)
+    translator: Translator,
+    outputs: Sequence[Sequence[Tokens]],
+    sample: Sample,
+    judged_by: str,
+) -> dict[str, Pair]:
+    if not sample.references:
+        return {}
+    texts = [[translator.decode(tokens) for tokens in side] for side in outputs]
+    if judged_by == "exact":
+        fp32, int8 = (exact_share(side, sample.references) for side in texts)
+        return {"exact": (fp32, int8)}
+    scorers = Scorers.load()
+    both = [scorers.score(side, sample.references) for side in texts]
+    (bleu, chrf), (other_bleu, other_chrf) = both
+    return {
+        "bleu": (bleu.score, other_bleu.score),
+        "chrf": (chrf.score, other_chrf.score),
+    }
 
 
 def edit_distance(one: Sequence[int], other: Sequence[int]) -> int:

@@ -1,18 +1,18 @@
 """int8 for every weight matrix of a bundle, and the report of what that reached.
 
-Three forms, chosen by what reads a weight:
+Five forms, chosen by what reads a weight:
 
-table    an embedding: rows of int8 with a scale each, made float as they are looked up.
-product  a matrix of the decoder, where a step spends its time: int8 by int8 products,
-         one scale an output; its input is quantized with a scale fixed by calibration.
-stored   all else, the encoder's recurrences first: int8 on disk, float at run time,
-         made once when onnxruntime loads the graph. It has no int8 kernel for them,
-         and below 512 hidden units the float operator wins anyway.
+table     an embedding: rows of int8 with a scale each, made float when looked up.
+product   a matrix: int8 by int8 products, one scale an output; its input is quantized
+          with a scale fixed by calibration.
+scan      a recurrent operator of the encoder as products of int8 in a Scan over time.
+anchored  an LSTM of the encoder as onnxruntime's int8 operator, its scales held fast.
+stored    all else, and recurrences too narrow to gain: int8 on disk, float at run time,
+          made once when onnxruntime loads the graph.
 
-The products' weights have 7 bits: on x86 without VNNI, 8 can overflow the 16-bit sums
-of the kernels that multiply unsigned by signed. Measured there (AVX2, one thread,
-`benchmarks/int8_forms.py`), times faster than fp32 in a whole greedy step of two GRU
-layers of 320 with attention and 5,000 tied tokens, at 1, 5 and 32 rows:
+Measured on x86 with AVX2 (one thread, `benchmarks/int8_forms.py`), times faster than
+fp32 in a whole greedy step of two GRU layers of 320 with attention and 5,000 tied
+tokens, at 1, 5 and 32 rows:
 
     2.4  1.9  1.6   this: int8 products, activation scales fixed by calibration
     2.4  1.9  1.6   activation scales found at run time, one for the whole batch
@@ -20,37 +20,34 @@ layers of 320 with attention and 5,000 tied tokens, at 1, 5 and 32 rows:
     2.1  1.7  1.5   8-bit unsigned weights, whose kernel doesn't overflow; fixed scales
     2.0  0.9  0.7   MatMulNBits, 8 bits, block 128, accuracy level 4
 
-Fixed scales also keep a row's result free of the rows beside it.
+Fixed scales also keep a row's result free of the rows beside it. docs/int8.md has the
+encoder's measurements.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
+from seq2edge.export.anchored import anchored_form
 from seq2edge.export.coverage import FloatArray, Ledger, Placed, coverage, digest
+from seq2edge.export.fragment import CONTRIB, Fragment
+from seq2edge.export.int8_product import Activation, add_int8_product
+from seq2edge.export.products import Product, Weights, product_of, products, tables
+from seq2edge.export.recipe import Calibration, Range, Ranges, Recipe, to_int8, to_uint8
+from seq2edge.export.recurrences import (
+    RECURRENT,
+    Recurrence,
+    form_of,
+    int8_recurrences,
+    recurrence_of,
+)
+from seq2edge.export.scan import scan_form
 from seq2edge.runtime.errors import ExportError
 
-CONTRIB = "com.microsoft"
-RECURRENT = ("GRU", "LSTM", "RNN")
 RECURRENT_MATRICES = (1, 2)  # their inputs W and R
-Ranges = Mapping[str, tuple[float, float]]  # activation to its least and greatest value
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What int8 means; the manifest repeats it."""
-
-    product_bits: int = 7  # 8 only for processors with VNNI or dot products
-    smallest: int = 2048  # weights with fewer numbers stay float: they save nothing
-
-    def __post_init__(self) -> None:
-        """Refuse what no kernel computes."""
-        if self.product_bits not in (7, 8):
-            raise ExportError(f"product_bits is {self.product_bits}; use 7 or 8")
 
 
 @dataclass(frozen=True)
@@ -58,123 +55,60 @@ class Quantized:
     """Both graphs in int8, and what became of each weight."""
 
     encoder: ModelProto
-    decoder: ModelProto
+    decoder: ModelProto | None
     weights: tuple[Placed, ...]
 
 
 def quantize(
-    encoder: ModelProto, decoder: ModelProto, ranges: Ranges, recipe: Recipe
+    encoder: ModelProto,
+    decoder: ModelProto | None,
+    ranges: Calibration,
+    recipe: Recipe,
 ) -> Quantized:
-    """Quantize both graphs; a weight that can't be is an ExportError that names it."""
-    tied = _tables(encoder) | _tables(decoder)
-    tied &= {digest(product.weight) for product in _products(decoder, recipe)}
+    """Quantize both graphs, or an encoder alone.
+
+    A weight that can't be quantized is an ExportError that names it.
+    """
+    graphs = [model.graph for model in (encoder, decoder) if model is not None]
+    tied = set().union(*(tables(graph) for graph in graphs))
+    tied &= {digest(p.weight) for g in graphs for p in products(g, recipe.smallest)}
     ledger = Ledger()
-    models = []
-    for model, products in ((encoder, False), (decoder, True)):
+
+    def int8(model: ModelProto, found: Ranges, encodes: bool) -> ModelProto:
         copy = ModelProto()
         copy.CopyFrom(model)
-        _Pass(copy, ranges if products else None, recipe, tied, ledger).run()
-        models.append(copy)
-    return Quantized(models[0], models[1], ledger.placed())
+        _Pass(copy, found, recipe, tied, ledger, encodes).run()
+        return copy
+
+    quantized_encoder = int8(encoder, ranges.encoder, True)
+    quantized_decoder = None
+    if decoder is not None:
+        quantized_decoder = int8(decoder, ranges.decoder, False)
+    return Quantized(quantized_encoder, quantized_decoder, ledger.placed())
 
 
 def report(quantized: Quantized, recipe: Recipe) -> dict[str, object]:
     """Recipe and coverage, for the manifest."""
     return {
         "weights": "int8, symmetric, one scale an output channel or table row",
-        "product_bits": recipe.product_bits,
         "activations": "uint8, scales fixed by calibration on the sample",
-        "smallest": recipe.smallest,
+        **asdict(recipe),
         **coverage(quantized.weights),
     }
 
 
 def product_inputs(decoder: ModelProto, recipe: Recipe) -> list[str]:
-    """The activations whose ranges `quantize` must know."""
-    return list(dict.fromkeys(p.activation for p in _products(decoder, recipe)))
+    """The activations of a decoder whose ranges `quantize` must know."""
+    found = products(decoder.graph, recipe.smallest)
+    return list(dict.fromkeys(product.activation for product in found))
 
 
-def to_int8(
-    weight: FloatArray, axis: int, bits: int
-) -> tuple[NDArray[np.int8], FloatArray]:
-    """Symmetric integers and their scales, one for all that share the other axes."""
-    levels = 2 ** (bits - 1) - 1
-    scale = np.abs(weight).max(axis=axis, keepdims=True) / np.float32(levels)
-    scale[scale == 0] = 1  # a row of zeros, as the padding's
-    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
-
-
-class _Weights:
-    """The float weights of a graph by name, and the transposes of them."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self.arrays: dict[str, FloatArray] = {
-            tensor.name: numpy_helper.to_array(tensor)
-            for tensor in graph.initializer
-            if tensor.data_type == TensorProto.FLOAT
-        }
-        self.transposed = {
-            node.output[0]: node.input[0]
-            for node in graph.node
-            if node.op_type == "Transpose"
-            and node.input[0] in self.arrays
-            and self.arrays[node.input[0]].ndim == 2
-        }
-
-    def matrix(self, name: str) -> tuple[str, bool] | None:
-        """The rank-2 weight that a product reads, and whether transposed."""
-        if name in self.transposed:
-            return self.transposed[name], True
-        array = self.arrays.get(name)
-        return (name, False) if array is not None and array.ndim == 2 else None
-
-
-@dataclass(frozen=True)
-class _Product:
-    """activation (..., inputs) times a weight, kept (outputs, inputs), plus a bias."""
-
-    activation: str
-    name: str
-    weight: FloatArray  # (outputs, inputs)
-    bias: str
-
-
-def _product_of(node: NodeProto, weights: _Weights) -> _Product | None:
-    """The product that a node computes, if it has an int8 kernel."""
-    if node.op_type not in ("MatMul", "Gemm"):
-        return None
-    found = weights.matrix(node.input[1])
-    if found is None:
-        return None
-    name, transposed = found
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "Gemm":
-        plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
-        if not plain or attributes.get("transA", 0):
-            return None
-        transposed ^= bool(attributes.get("transB", 0))
-    bias = node.input[2] if len(node.input) > 2 else ""
-    if bias and (bias not in weights.arrays or weights.arrays[bias].ndim != 1):
-        return None
-    weight = weights.arrays[name]
-    return _Product(node.input[0], name, weight if transposed else weight.T, bias)
-
-
-def _products(decoder: ModelProto, recipe: Recipe) -> list[_Product]:
-    """The products that are large enough to be worth it."""
-    weights = _Weights(decoder.graph)
-    found = (_product_of(node, weights) for node in decoder.graph.node)
-    return [p for p in found if p is not None and p.weight.size >= recipe.smallest]
-
-
-def _tables(model: ModelProto) -> set[bytes]:
-    """What is looked up by token, by content: names differ between graphs."""
-    weights = _Weights(model.graph).arrays
-    return {
-        digest(weights[node.input[0]])
-        for node in model.graph.node
-        if node.op_type == "Gather" and node.input[0] in weights
-    }
+def encoder_activations(encoder: ModelProto, recipe: Recipe) -> list[str]:
+    """The activations of an encoder whose ranges `quantize` must know."""
+    names = product_inputs(encoder, recipe)
+    for recurrence, _ in int8_recurrences(encoder.graph, recipe):
+        names += recurrence.activations
+    return list(dict.fromkeys(names))
 
 
 class _Pass:
@@ -183,17 +117,19 @@ class _Pass:
     def __init__(
         self,
         model: ModelProto,
-        ranges: Ranges | None,
+        ranges: Ranges,
         recipe: Recipe,
         tied: set[bytes],
         ledger: Ledger,
+        encodes: bool,
     ) -> None:
         self.graph = model.graph
-        self.ranges = ranges  # None: no products, the graph stays float at run time
+        self.ranges = ranges
         self.recipe = recipe
         self.tied = tied  # contents of tables that a product reads too
         self.ledger = ledger
-        self.weights = _Weights(self.graph)
+        self.encodes = encodes  # where some weights may be stored only
+        self.weights = Weights(self.graph)
         self.nodes: list[NodeProto] = []
         self.added: dict[str, TensorProto] = {}
         self.kept: set[str] = set()  # what stays float, with a reason
@@ -212,16 +148,42 @@ class _Pass:
     def _rewritten(self, node: NodeProto) -> list[NodeProto]:
         if table := self._table_of(node):
             return self._lookup(node, table)
-        if self.ranges is not None:
-            if product := self._large_product(node):
-                return self._product(node, product)
-            if self._serves_products_only(node):
-                return []
+        if product := self._large_product(node):
+            return self._product(node, product)
+        if self._serves_products_only(node):
+            return []
+        if self.encodes:
+            found = recurrence_of(node, self.weights, self.recipe.smallest)
+            if found and (form := form_of(found, self.recipe)) != "stored":
+                return self._recurrence(found, form)
+        else:
             self._refuse_float_product(node)
         return [*self._stored(node), node]
 
-    def _large_product(self, node: NodeProto) -> _Product | None:
-        product = _product_of(node, self.weights)
+    def _recurrence(self, of: Recurrence, form: str) -> list[NodeProto]:
+        """A recurrent operator in its int8 form."""
+        for name, weight in zip(of.names, (of.weight, of.recurrent), strict=False):
+            self.ledger.quantized(name, weight, form)
+        if of.bias is not None:
+            name = of.names[2]
+            self.ledger.skipped(name, self.weights.arrays[name], "a bias")
+        bits = self.recipe.product_bits
+        for activation in of.activations:
+            self._range(activation)
+        if form == "anchored":
+            fragment = anchored_form(of, self._range(of.inputs), bits)
+            return self._inserted(fragment)
+        nodes, inputs = self._quantized(of.inputs)
+        state = of.hidden_range(self.ranges)
+        return [*nodes, *self._inserted(scan_form(of, inputs, state, bits))]
+
+    def _inserted(self, fragment: Fragment) -> list[NodeProto]:
+        for name, value in fragment.constants.items():
+            self._add(name, value)
+        return fragment.nodes
+
+    def _large_product(self, node: NodeProto) -> Product | None:
+        product = product_of(node, self.weights)
         large = product is not None and product.weight.size >= self.recipe.smallest
         return product if large else None
 
@@ -252,67 +214,62 @@ class _Pass:
             make_node("Mul", [f"{out}.whole", f"{out}.scale"], [out]),
         ]
 
-    def _product(self, node: NodeProto, product: _Product) -> list[NodeProto]:
+    def _product(self, node: NodeProto, product: Product) -> list[NodeProto]:
         """QuantizeLinear with constants, and the product with its float result."""
         arrays = self.weights.arrays
         self.ledger.quantized(product.name, arrays[product.name], "product")
         if product.bias:
             self.ledger.skipped(product.bias, arrays[product.bias], "a bias")
-        nodes, weight, scales = self._columns(product)
-        scale, zero = self._activation(product.activation)
-        quantized = f"{product.activation}.uint8"
-        if all(quantized not in known.output for known in self.nodes):
-            inputs = [product.activation, scale, zero]
-            nodes.append(make_node("QuantizeLinear", inputs, [quantized]))
-        no_zero = self._add("zero_int8", np.zeros((), np.int8))
-        inputs = [quantized, weight, scale, scales, zero, no_zero, product.bias]
-        nodes.append(
-            make_node(
-                "MatMulIntegerToFloat",
-                inputs if product.bias else inputs[:-1],
-                [node.output[0]],
-                domain=CONTRIB,
-            )
-        )
-        return nodes
+        nodes, matrix, scales = self._columns(product)
+        quantizing, inputs = self._quantized(product.activation)
+        output = node.output[0]
+        made = Fragment(output)
+        few_rows = not self.encodes  # an encoder multiplies all steps at once
+        add_int8_product(made, inputs, matrix, scales, output, product.bias, few_rows)
+        return [*nodes, *quantizing, *self._inserted(made)]
 
-    def _columns(self, product: _Product) -> tuple[list[NodeProto], str, str]:
-        """The weight as (inputs, outputs); a table is transposed when it is loaded."""
-        if digest(product.weight) in self.tied:
-            rows, _ = self._rows(product.name, product.weight)
-            scales = self._add(
-                f"{product.name}.scales",
-                to_int8(product.weight, 1, self.recipe.product_bits)[1].ravel(),
+    def _quantized(self, activation: str) -> tuple[list[NodeProto], Activation]:
+        """An activation as uint8, and the node that makes it, unless it exists."""
+        scale, zero = to_uint8(self._range(activation))
+        found = Activation(
+            f"{activation}.uint8",
+            self._add(f"{activation}.uint8_scale", scale),
+            self._add(f"{activation}.uint8_zero", zero),
+            scale,
+        )
+        if any(found.name in known.output for known in self.nodes):
+            return [], found
+        inputs = [activation, found.scale_name, found.zero]
+        return [make_node("QuantizeLinear", inputs, [found.name])], found
+
+    def _range(self, activation: str) -> Range:
+        if activation not in self.ranges:
+            raise ExportError(
+                f"calibration never saw {activation}; give a larger sample"
             )
-            columns = f"{product.name}.columns"
-            if any(columns in node.output for node in self.nodes):
-                return [], columns, scales
-            return [make_node("Transpose", [rows], [columns])], columns, scales
-        bits = self.recipe.product_bits
-        integers, scale = to_int8(product.weight, 1, bits)
-        weight = self._add(f"{product.name}.int8", np.ascontiguousarray(integers.T))
-        return [], weight, self._add(f"{product.name}.scales", scale.ravel())
+        return self.ranges[activation]
+
+    def _columns(self, product: Product) -> tuple[list[NodeProto], str, FloatArray]:
+        """The weight as (inputs, outputs); a table is transposed when it is loaded."""
+        integers, scales = to_int8(product.weight, 1, self.recipe.product_bits)
+        if digest(product.weight) not in self.tied:
+            columns = np.ascontiguousarray(integers.T)
+            name = f"{product.name}.{'as_is' if product.transposed else 'turned'}.int8"
+            return [], self._add(name, columns), scales.ravel()
+        rows, _ = self._rows(product.name, product.weight)
+        transposed = f"{product.name}.columns"
+        if any(transposed in node.output for node in self.nodes):
+            return [], transposed, scales.ravel()
+        node = make_node("Transpose", [rows], [transposed])
+        return [node], transposed, scales.ravel()
 
     def _rows(self, name: str, weight: FloatArray) -> tuple[str, str]:
         """A table (rows, width) and its scales (rows, 1), the same for all readers."""
         bits = self.recipe.product_bits if digest(weight) in self.tied else 8
         integers, scale = to_int8(weight, 1, bits)
         return (
-            self._add(f"{name}.int8", integers),
-            self._add(f"{name}.row_scales", scale),
-        )
-
-    def _activation(self, name: str) -> tuple[str, str]:
-        """Scale and zero point, constants, for the values that calibration saw."""
-        assert self.ranges is not None
-        if name not in self.ranges:
-            raise ExportError(f"calibration never saw {name}; give a larger sample")
-        low, high = (min(self.ranges[name][0], 0.0), max(self.ranges[name][1], 0.0))
-        scale = np.float32((high - low) / 255 or 1)
-        zero = np.uint8(np.clip(round(-low / float(scale)), 0, 255))
-        return (
-            self._add(f"{name}.uint8_scale", np.array(scale)),
-            self._add(f"{name}.uint8_zero", np.array(zero)),
+            self._add(f"{name}.rows.int8", integers),
+            self._add(f"{name}.rows.scales", scale),
         )
 
     def _refuse_float_product(self, node: NodeProto) -> None:
@@ -360,8 +317,8 @@ class _Pass:
             return []
         axis = 0 if node.op_type == "MatMul" and weight.ndim == 2 else -1
         stored, scales = to_int8(weight, axis, 8)
-        integers = self._add(f"{name}.int8", stored)
-        scale = self._add(f"{name}.scales", scales)
+        integers = self._add(f"{name}.stored.int8", stored)
+        scale = self._add(f"{name}.stored.scales", scales)
         # Not DequantizeLinear: onnxruntime folds Cast and Mul, and keeps that one.
         return [
             make_node("Cast", [integers], [whole], to=TensorProto.FLOAT),

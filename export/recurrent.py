@@ -1,9 +1,10 @@
 """Recurrent layers in their ONNX form, which respects the length of every row.
 
 While `onnx_recurrence` is open, nn.RNN, nn.GRU and nn.LSTM trace as the ONNX operators
-of these names and packed sequences as padded ones that know their lengths; afterwards
-everything is as it was. What torch.onnx does by itself with these layers either fails,
-reads padding in the backward direction or freezes the length of the sequence silently.
+of these names and packed sequences as padded ones that know their lengths (`packing`);
+afterwards everything is as it was. What torch.onnx does by itself with these layers
+either fails, reads padding in the backward direction or freezes the length of the
+sequence silently.
 
 A layer that runs over one step only, as decoders do, traces in cell form instead: plain
 matrix products, which quantize, where the operators have no int8 kernel.
@@ -11,7 +12,6 @@ matrix products, which quantize, where the operators have no int8 kernel.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import rnn
 
+from seq2edge.export.packing import packed, traced_packing, unpacked
 from seq2edge.runtime.errors import ExportError
 
 # Rows of torch's weights in the order in which ONNX wants the gates.
@@ -27,91 +28,16 @@ GATES = {"RNN_TANH": [0], "RNN_RELU": [0], "GRU": [1, 0, 2], "LSTM": [0, 3, 1, 2
 PART = "onnx_{part}_{layer}"  # names of the repacked weights, buffers while tracing
 
 
-@dataclass(frozen=True)
-class PaddedSequence:
-    """What stands for a PackedSequence while tracing."""
-
-    data: Tensor  # (time, batch, features)
-    lengths: Tensor  # (batch,) int32
-
-    @property
-    def batch_sizes(self) -> Tensor:
-        """Refuse: how many rows go on at each time step is not known in tracing."""
-        raise ExportError(
-            "a packed sequence's batch_sizes can't be exported; "
-            "unpack it with pad_packed_sequence first"
-        )
-
-
 @contextmanager
 def onnx_recurrence(module: nn.Module) -> Iterator[None]:
     """Trace the recurrent layers of `module` in ONNX form inside this block."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.RNNBase)]
-    with ExitStack() as stack:
+    with traced_packing(), ExitStack() as stack:
         for layer in layers:
             stack.enter_context(_repacked(layer))
         for kind in (nn.RNN, nn.GRU, nn.LSTM):
             stack.enter_context(mock.patch.object(kind, "forward", _forward))
-        stack.enter_context(_replaced(rnn.pack_padded_sequence, _pack))
-        stack.enter_context(_replaced(rnn.pad_packed_sequence, _pad))
         yield
-
-
-@contextmanager
-def _replaced(function: Any, by: Any) -> Iterator[None]:
-    """Let a function run the code of another.
-
-    Its name can't be patched: modules import it by name, each into its own globals.
-    """
-    original = function.__code__
-    function.__code__ = by.__code__
-    try:
-        yield
-    finally:
-        function.__code__ = original
-
-
-# These two run inside torch.nn.utils.rnn: they see no names of this file, and must have
-# the parameters of what they replace.
-def _pack(input, lengths, batch_first=False, enforce_sorted=True):  # type: ignore[no-untyped-def]  # noqa: A002
-    from seq2edge.export import recurrent
-
-    return recurrent.pack(input, lengths, batch_first)
-
-
-def _pad(sequence, batch_first=False, padding_value=0.0, total_length=None):  # type: ignore[no-untyped-def]
-    from seq2edge.export import recurrent
-
-    return recurrent.pad(sequence, batch_first, padding_value, total_length)
-
-
-def pack(padded: Tensor, lengths: Tensor | list[int], batch_first: bool) -> Any:
-    """Stand in for pack_padded_sequence; rows may come in any order."""
-    if not isinstance(lengths, Tensor):
-        raise ExportError(
-            "pack_padded_sequence got lengths that are no tensor, which freezes them; "
-            "give it the lengths tensor itself"
-        )
-    data = padded.transpose(0, 1) if batch_first else padded
-    return PaddedSequence(data, lengths.to(torch.int32))
-
-
-def pad(
-    packed: PaddedSequence,
-    batch_first: bool,
-    padding_value: float,
-    total_length: int | None,
-) -> tuple[Tensor, Tensor]:
-    """Stand in for pad_packed_sequence; the time axis stays as long as it was."""
-    data, lengths = packed.data, packed.lengths
-    if total_length is not None and isinstance(total_length, int):
-        missing = total_length - data.shape[0]
-        data = functional.pad(data, (0, 0, 0, 0, 0, missing))
-    if padding_value:
-        steps = torch.arange(data.shape[0], device=data.device)
-        outside = (steps[:, None] >= lengths).unsqueeze(-1)  # (time, batch, 1)
-        data = data.masked_fill(outside, padding_value)
-    return (data.transpose(0, 1) if batch_first else data), lengths.to(torch.int64)
 
 
 @contextmanager
@@ -161,42 +87,35 @@ def _reorder(weight: Tensor, order: Sequence[int]) -> Tensor:
     return torch.cat([gates[gate] for gate in order])
 
 
-def _forward(layer: nn.RNNBase, inputs: Any, hx: Any = None) -> tuple[Any, Any]:
+def _forward(layer: nn.RNNBase, input: Any, hx: Any = None) -> tuple[Any, Any]:  # noqa: A002
     """Stand in for nn.RNN/GRU/LSTM.forward, padded, packed or one step long."""
-    _check(layer, inputs)
-    packed = isinstance(inputs, PaddedSequence)
-    data = inputs.data if packed else inputs
-    if layer.batch_first and not packed:
+    known = unpacked(input) if isinstance(input, rnn.PackedSequence) else None
+    data = input if known is None else known.padded
+    _check(layer, data)
+    if layer.batch_first and known is None:
         data = data.transpose(0, 1)
     initial = (hx,) if isinstance(hx, Tensor) else hx
-    one_step = not packed and type(data.shape[0]) is int and data.shape[0] == 1
-    if one_step:
+    if known is None and type(data.shape[0]) is int and data.shape[0] == 1:
         outputs, final = _cells(layer, data, initial)
     else:
-        outputs, final = _operators(
-            layer, data, inputs.lengths if packed else None, initial
-        )
+        lengths = None if known is None else known.lengths
+        outputs, final = _operators(layer, data, lengths, initial)
     state = final if layer.mode == "LSTM" else final[0]
-    if packed:
-        return PaddedSequence(outputs, inputs.lengths), state
+    if known is not None:
+        return packed(outputs, known.lengths, zero=True), state
     return (outputs.transpose(0, 1) if layer.batch_first else outputs), state
 
 
-def _check(layer: nn.RNNBase, inputs: Any) -> None:
+def _check(layer: nn.RNNBase, data: Tensor) -> None:
     kind = type(layer).__name__
     if layer.proj_size:
         raise ExportError(
             f"{kind} with proj_size={layer.proj_size} has no ONNX form; "
             "use proj_size=0 and a linear layer after it"
         )
-    if isinstance(inputs, rnn.PackedSequence):
+    if data.dim() != 3:
         raise ExportError(
-            f"{kind} got a PackedSequence that was not made by pack_padded_sequence; "
-            "only that one can be exported"
-        )
-    if inputs.data.dim() != 3:
-        raise ExportError(
-            f"{kind} got an input of {inputs.data.dim()} axes; "
+            f"{kind} got an input of {data.dim()} axes; "
             "give it a batch: (time, batch, features), or batch first"
         )
     if not hasattr(layer, PART.format(part="W", layer=0)):

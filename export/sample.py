@@ -1,63 +1,138 @@
-"""The sentences that an export is traced with, calibrated on and judged by."""
+"""The examples that an export is traced with, calibrated on and judged by."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from seq2edge.runtime.errors import ExportError
+import numpy as np
+
+from seq2edge.runtime.errors import ExportError, InputError
+from seq2edge.runtime.inputs import (
+    Array,
+    Example,
+    example_length,
+    frames_input,
+    tokens_input,
+    vector_input,
+)
+from seq2edge.runtime.manifest import InputSpec
+from seq2edge.runtime.records import Reader, Record
 
 
-class Encoder(Protocol):
-    """The half of a tokenizer that a sample needs."""
-
-    def encode(self, text: str) -> list[int]:
-        """The source ids of a text, with the end token if the model wants it."""
-        ...
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
-    """Sources as ids and, where there are any, their texts and references."""
+    """Examples and, where there are any, the lines they come from and references."""
 
-    sources: tuple[tuple[int, ...], ...]
-    texts: tuple[str, ...] = ()  # of each source, or none at all
-    references: tuple[tuple[str, ...], ...] = ()  # of each source, or none at all
-    origin: str = "ids"
-    too_long: int = 0  # sentences left out, for the model can't take them at once
+    examples: tuple[Example, ...]
+    texts: tuple[str, ...] = ()  # lines of input fields, of each example, or none
+    references: tuple[tuple[str, ...], ...] = ()  # of each example, or none at all
+    origin: str = "arrays"
+    too_long: int = 0  # examples left out, for the model can't take them at once
 
     def __post_init__(self) -> None:
         """Refuse a sample that judges nothing."""
-        if not self.sources or not all(self.sources):
-            raise ExportError(f"{self.origin}: a sample needs sentences, none empty")
+        if not self.examples:
+            raise ExportError(f"{self.origin}: a sample needs examples, none empty")
+        for example in self.examples:
+            if empty := [name for name, array in example.items() if not array.size]:
+                raise ExportError(
+                    f"{self.origin}: {', '.join(empty)} of an example is empty; a "
+                    "sample needs examples, none empty"
+                )
 
     @classmethod
     def of_ids(cls, sources: Sequence[Sequence[int]]) -> "Sample":
-        """A sample for a model without a tokenizer."""
-        return cls(tuple(tuple(source) for source in sources))
+        """Token ids, for a model that reads one sequence of them as `source`."""
+        return cls.of([{"source": source} for source in sources])
 
     @classmethod
-    def read(cls, path: Path, tokenizer: Encoder, longest: int) -> "Sample":
-        """Read lines of SOURCE or SOURCE TAB REFERENCE; equal sources are one.
+    def of(
+        cls,
+        examples: Sequence[Mapping[str, Any]],
+        references: Sequence[Sequence[str]] = (),
+    ) -> "Sample":
+        """Arrays by the names of the arguments of `encode`, without batch axis.
 
-        Only if every source has a reference are there any.
+        A sequence of token ids (time,), frames (time, features), a vector (features,)
+        or a class id (). References are texts, tags with spaces between them or labels.
+        """
+        arrays = tuple(
+            {name: _plain(name, value) for name, value in example.items()}
+            for example in examples
+        )
+        return cls(arrays, references=tuple(tuple(each) for each in references))
+
+    @classmethod
+    def read(cls, path: Path, reader: Reader) -> "Sample":
+        """Read lines of input fields TAB reference; equal inputs are one example.
+
+        The reference may be missing; only if every example has one are there any.
         """
         content = _read(path)
         found: dict[str, list[str]] = {}
-        for source, *references in _lines(path, content):
-            known = found.setdefault(source, [])
+        for line, *references in _lines(path, content, len(reader.inputs)):
+            known = found.setdefault(line, [])
             known.extend(text for text in references if text and text not in known)
-        encoded = {text: tuple(tokenizer.encode(text)) for text in found}
-        texts = tuple(text for text, ids in encoded.items() if len(ids) <= longest)
-        judged = all(found[text] for text in texts)
+        whole = replace(reader, longest=1 << 30)
+        records = {line: _record(path, whole, line) for line in found}
+        fits = {line: one for line, one in records.items() if _fits(one, reader)}
+        judged = all(found[line] for line in fits)
         return cls(
-            sources=tuple(encoded[text] for text in texts),
-            texts=texts,
-            references=tuple(tuple(found[text]) for text in texts) if judged else (),
+            examples=tuple(record.example for record in fits.values()),
+            texts=tuple(fits),
+            references=tuple(tuple(found[line]) for line in fits) if judged else (),
             origin=f"{path.name}, sha256 {hashlib.sha256(content).hexdigest()[:16]}",
-            too_long=len(encoded) - len(texts),
+            too_long=len(records) - len(fits),
         )
+
+
+def infer_inputs(sample: Sample) -> tuple[InputSpec, ...]:
+    """What a module's inputs are, by the arrays of a sample."""
+    return tuple(
+        _infer(name, array.ndim, array) for name, array in sample.examples[0].items()
+    )
+
+
+def _infer(name: str, axes: int, array: Array) -> InputSpec:
+    whole = array.dtype.kind == "i"
+    if whole and axes == 1:
+        return tokens_input(name)
+    if not whole and axes == 2:
+        return frames_input(name, array.shape[1])
+    if not whole and axes == 1:
+        return vector_input(name, len(array))
+    if whole and axes == 0:
+        raise ExportError(
+            f"{name} of the sample is a class id; give ModelSpec its inputs, with "
+            f"class_input({name!r}, labels) among them"
+        )
+    raise ExportError(
+        f"{name} of the sample has {axes} axes of {array.dtype}; give tokens (time,), "
+        "frames (time, features) or a vector (features,)"
+    )
+
+
+def _plain(name: str, value: Any) -> Array:
+    """Whole numbers as int64, others as float32."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    raise ExportError(f"{name} of an example is no array of numbers")
+
+
+def _record(path: Path, reader: Reader, line: str) -> Record:
+    try:
+        return reader.read_fields(line.split("\t"))
+    except InputError as error:
+        raise ExportError(f"{path}: {error}; mend or remove the line") from None
+
+
+def _fits(record: Record, reader: Reader) -> bool:
+    return example_length(record.example, reader.inputs) <= reader.longest
 
 
 def _read(path: Path) -> bytes:
@@ -70,7 +145,8 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _lines(path: Path, content: bytes) -> Iterator[list[str]]:
+def _lines(path: Path, content: bytes, inputs: int) -> Iterator[list[str]]:
+    """The input fields as one line, and the references; blank lines are passed over."""
     for number, line in enumerate(content.splitlines(), start=1):
         try:
             fields = [field.strip() for field in line.decode("utf-8").split("\t")]
@@ -78,5 +154,12 @@ def _lines(path: Path, content: bytes) -> Iterator[list[str]]:
             raise ExportError(
                 f"{path}, line {number}: not UTF-8; mend or remove the line"
             ) from None
-        if fields[0]:
-            yield fields
+        given = fields[:inputs]
+        if not any(given):
+            continue
+        if len(given) < inputs or not all(given):
+            raise ExportError(
+                f"{path}, line {number}: {inputs} input fields are due, TAB between "
+                "them, and none empty; mend or remove the line"
+            )
+        yield ["\t".join(given), *fields[inputs:]]

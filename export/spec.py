@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seq2edge.export.parity import Limits
-from seq2edge.export.quantize import Recipe
-from seq2edge.runtime import bundle
+from seq2edge.export.parity import QualityLimits
+from seq2edge.export.recipe import Recipe
+from seq2edge.runtime import manifest
 from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.vocabulary import Vocabulary
 
 PRECISIONS = ("fp32", "int8")
+METRICS: Mapping[str, tuple[str, ...]] = {  # the first is the usual one
+    "generation": ("bleu", "exact"),
+    "tagging": ("accuracy",),
+    "classification": ("accuracy",),
+}
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class ExportOptions:
 
     precision: str = "fp32"
     sample: Path | None = None  # None: the checkpoint's own
-    limits: Limits = field(default_factory=Limits)
+    limits: QualityLimits = field(default_factory=QualityLimits)
     recipe: Recipe = field(default_factory=Recipe)  # of int8
     force: bool = False  # replace a bundle
 
@@ -35,11 +40,34 @@ class ModelSpec:
     """All of a model that its module doesn't say."""
 
     name: str
-    vocabulary: Vocabulary  # the target's
-    limits: bundle.Limits = field(default_factory=lambda: bundle.Limits(256, 256))
-    search: bundle.SearchDefaults = field(
-        default_factory=lambda: bundle.SearchDefaults(beam_size=4, length_penalty=0.6)
+    vocabulary: Vocabulary | None = None  # the target's, of a model that writes tokens
+    limits: manifest.Limits = field(default_factory=lambda: manifest.Limits(256, 256))
+    search: manifest.SearchDefaults = field(
+        default_factory=lambda: manifest.SearchDefaults(beam_size=4, length_penalty=0.6)
     )
-    tokenizer: bundle.TokenizerSpec | None = None
+    task: manifest.Task = "generation"
+    labels: tuple[str, ...] = ()  # of the last axis of `logits`, in the other tasks
+    # None: found in the sample; a class must be given, for its labels.
+    inputs: tuple[manifest.InputSpec, ...] | None = None
+    metric: str = ""  # bleu, exact or accuracy; empty: the usual one of the task
+    tokenizer: manifest.TokenizerSpec | None = None
     tokenizer_files: Mapping[str, Path] = field(default_factory=dict)  # name to file
     provenance: Mapping[str, object] = field(default_factory=dict)  # e.g. the licence
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts the task."""
+        writes = self.task == "generation"
+        if writes and self.vocabulary is None:
+            raise ExportError("a model that writes tokens needs a vocabulary")
+        if not writes and not self.labels:
+            raise ExportError(f"{self.task} needs labels, the names of its logits")
+        if self.judged_by not in METRICS[self.task]:
+            raise ExportError(
+                f"metric {self.metric!r} does not judge {self.task}; "
+                f"use {', '.join(METRICS[self.task])}"
+            )
+
+    @property
+    def judged_by(self) -> str:
+        """The metric that int8 is judged by."""
+        return self.metric or METRICS[self.task][0]

@@ -14,16 +14,13 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from seq2edge.export.graphs import (
-    Contract,
-    EncoderGraph,
-    Example,
-    StepGraph,
-    input_names,
-)
+from seq2edge.export.examine import Traced
+from seq2edge.export.graphs import Contract, EncoderGraph, StepGraph
 from seq2edge.export.recurrent import onnx_recurrence
-from seq2edge.runtime.bundle import Axis
+from seq2edge.export.translations import TRANSLATIONS
+from seq2edge.runtime.contract import TOKEN, input_arrays, stream_input
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.manifest import Axis
 
 OPSET = 21  # the newest that the oldest supported onnxruntime (1.20) reads
 Shape = tuple[Axis, ...]
@@ -38,14 +35,16 @@ class Port:
 
 
 def trace_encoder(
-    module: nn.Module, contract: Contract, example: Example
+    module: nn.Module, contract: Contract, example: Traced
 ) -> onnx.ModelProto:
-    """`encode` as a graph: inputs to memory.* and state.*, of any batch and length."""
-    inputs = [
-        Port(name, _input_shape(contract, name)) for name in input_names(contract)
-    ]
+    """`encode` as a graph: inputs to memory.* or output.*, and state.*, of any size."""
+    arrays = [array for spec in contract.inputs for array in input_arrays(spec)]
+    inputs = [Port(array.name, array.shape) for array in arrays]
     outputs = [
-        *(Port(f"memory.{spec.name}", spec.shape) for spec in contract.memory),
+        *(
+            Port(f"{contract.role}.{spec.name}", spec.shape)
+            for spec in contract.results
+        ),
         *(
             Port(f"state.{spec.name}", ("batch", *spec.shape[1:]))
             for spec in contract.state
@@ -58,13 +57,16 @@ def trace_encoder(
 
 
 def trace_step(
-    module: nn.Module, contract: Contract, example: Example
+    module: nn.Module, contract: Contract, example: Traced
 ) -> onnx.ModelProto:
     """`step` as a graph: token, memory.*, state.* to logits and next.*, of any rows."""
-    token = Port("token", ("rows",))
+    writes = contract.task == "generation"
+    read = TOKEN if writes else stream_input(contract.inputs[0])
+    token = Port(read.name, read.shape)
     memory = [Port(f"memory.{spec.name}", spec.shape) for spec in contract.memory]
     state = [Port(f"state.{spec.name}", spec.shape) for spec in contract.state]
-    outputs = [Port("logits", ("rows", "vocabulary"))] + [
+    width = "vocabulary" if writes else "labels"
+    outputs = [Port("logits", ("rows", width))] + [
         Port(f"next.{spec.name}", tuple(_after_step(axis) for axis in spec.shape))
         for spec in contract.state
     ]
@@ -84,13 +86,6 @@ def trace_step(
 
 def _after_step(axis: Axis) -> Axis:
     return "past_and_present" if axis == "past" else axis
-
-
-def _input_shape(contract: Contract, name: str) -> Shape:
-    for spec in contract.inputs:
-        if spec.name == name:
-            return spec.shape
-    return ("batch",)
 
 
 def _dynamic(shape: Shape) -> dict[int, Any]:
@@ -139,6 +134,7 @@ def _export(
                 input_names=[port.name for port in inputs],
                 output_names=[port.name for port in outputs],
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 verbose=False,
             )

@@ -3,11 +3,13 @@
 What depends on the source only is computed once, by `project`. A step asks with one
 query a beam, the training pass with one query a target position: the same code.
 Additive: Bahdanau et al., arXiv:1409.0473; dot and general: Luong et al.,
-arXiv:1508.04025.
+arXiv:1508.04025; scaled dot and several heads: Vaswani et al., arXiv:1706.03762, 3.2.
 """
 
 import torch
 from torch import Tensor, nn
+
+from seq2edge.models.config import ModelConfig
 
 MASKED = -1e9  # finite: a row without any source stays a number
 
@@ -26,10 +28,12 @@ class Attention(nn.Module):
     """Queries (batch, queries, hidden) to contexts (batch, queries, annotation)."""
 
     def __init__(self, kind: str, hidden: int, annotation: int) -> None:
-        """Kind: "additive", "dot" or "general"; dot has no weights."""
+        """Kind: "additive", "general", "dot" or "scaled_dot"; the dots lack weights."""
         super().__init__()
         self.kind = kind
-        if kind != "dot":
+        self.scale = hidden**-0.5
+        self.has_keys = kind in ("additive", "general")
+        if self.has_keys:
             self.key = nn.Linear(annotation, hidden, bias=False)
         if kind == "additive":
             self.query = nn.Linear(hidden, hidden)
@@ -37,17 +41,63 @@ class Attention(nn.Module):
 
     def project(self, annotations: Tensor) -> dict[str, Tensor]:
         """The memory of a source: values (batch, source, annotation), and keys."""
-        if self.kind == "dot":
+        if not self.has_keys:
             return {"values": annotations}
         return {"values": annotations, "keys": self.key(annotations)}
 
     def forward(self, queries: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Weighted means of memory["values"], never of padding."""
-        keys = memory["values"] if self.kind == "dot" else memory["keys"]
+        keys = memory["keys"] if self.has_keys else memory["values"]
         if self.kind == "additive":
             sums = self.query(queries)[:, :, None] + keys[:, None]
             energies = self.energy(torch.tanh(sums)).squeeze(-1)
         else:
+            if self.kind == "scaled_dot":
+                queries = queries * self.scale
             energies = queries @ keys.transpose(1, 2)  # (batch, queries, source)
         weights = torch.softmax(energies + memory["mask"][:, None], dim=-1)
         return weights @ memory["values"]
+
+
+class MultiHeadAttention(nn.Module):
+    """The same with several heads, each with projections of its own."""
+
+    def __init__(self, heads: int, hidden: int, annotation: int) -> None:
+        """Heads of hidden // heads features."""
+        super().__init__()
+        self.heads = heads
+        self.scale = (hidden // heads) ** -0.5
+        self.query = nn.Linear(hidden, hidden, bias=False)
+        self.key = nn.Linear(annotation, hidden, bias=False)
+        self.value = nn.Linear(annotation, hidden, bias=False)
+        self.join = nn.Linear(hidden, annotation, bias=False)
+
+    def project(self, annotations: Tensor) -> dict[str, Tensor]:
+        """The memory of a source: keys and values (batch, heads, source, features)."""
+        return {
+            "values": self._split(self.value(annotations)),
+            "keys": self._split(self.key(annotations)),
+        }
+
+    def forward(self, queries: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Each head's weighted means of its values, joined; never of padding."""
+        split = self._split(self.query(queries) * self.scale)
+        energies = split @ memory["keys"].transpose(2, 3)  # (batch, heads, queries, s)
+        weights = torch.softmax(energies + memory["mask"][:, None, None], dim=-1)
+        contexts = (weights @ memory["values"]).transpose(1, 2).flatten(2)
+        joined: Tensor = self.join(contexts)
+        return joined
+
+    def _split(self, features: Tensor) -> Tensor:
+        """(batch, time, hidden) to (batch, heads, time, hidden // heads)."""
+        batch, time, hidden = features.shape
+        heads = features.reshape(batch, time, self.heads, hidden // self.heads)
+        return heads.transpose(1, 2)
+
+
+def make_attention(config: ModelConfig) -> Attention | MultiHeadAttention:
+    """The attention of a configuration that has one."""
+    hidden, annotation = config.decoder_hidden, config.annotation_size
+    if config.attention == "multi_head":
+        return MultiHeadAttention(config.attention_heads, hidden, annotation)
+    return Attention(config.attention, hidden, annotation)

@@ -7,8 +7,8 @@ code. Every key and shape is checked both ways before a weight is used.
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -18,17 +18,20 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from seq2edge.models.about import About
+from seq2edge.models.build import build_model
 from seq2edge.models.config import ModelConfig
-from seq2edge.models.recurrent_model import RecurrentModel, build_model
+from seq2edge.models.inputs import input_specs
+from seq2edge.models.network import Network
 from seq2edge.runtime import schema
-from seq2edge.runtime.bundle import Limits, SearchDefaults, TokenizerSpec
 from seq2edge.runtime.errors import CheckpointError, ConfigError
+from seq2edge.runtime.manifest import InputSpec, Limits, SearchDefaults, TokenizerSpec
 from seq2edge.runtime.vocabulary import Vocabulary
 
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-SAMPLE = "sample.tsv"  # source TAB reference lines that an export is judged by
+SAMPLE = "sample.tsv"  # lines that an export is judged by: inputs TAB reference
+SAMPLE_FILES = "sample"  # the folder of the feature frames that they name
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,37 @@ class CheckpointInfo:
     format: int
     about: About
     model: ModelConfig
-    vocabulary: Vocabulary
-    tokenizer: TokenizerSpec
+    inputs: tuple[InputSpec, ...]
+    labels: tuple[str, ...]  # of a tagger or classifier
+    metric: str  # that the model was judged by: bleu, exact or accuracy
+    vocabulary: Vocabulary | None  # of a model that writes tokens, as search
+    tokenizer: TokenizerSpec | None
     limits: Limits
-    search: SearchDefaults
+    search: SearchDefaults | None
     training: Mapping[str, object]  # figures and versions, for the record
+
+    @property
+    def files(self) -> set[str]:
+        """Names of the files that must lie beside config.json."""
+        spec = self.tokenizer
+        return {WEIGHTS} | ({spec.source, spec.target} if spec else set())
+
+    def faults(self) -> Iterator[str]:
+        """What its parts say differently of the same thing."""
+        model = self.model
+        classes = next((i.labels for i in self.inputs if i.kind == "class"), ())
+        if self.inputs != input_specs(model, classes):
+            yield "inputs are not those of the model"
+        if len(classes) != model.classes:
+            yield f"the class has {len(classes)} labels, the model {model.classes}"
+        if len(self.labels) != model.labels:
+            yield f"labels are {len(self.labels)}, the model's {model.labels}"
+        for key in ("vocabulary", "search"):
+            if model.writes != (getattr(self, key) is not None):
+                yield f"{key} must be {'given' if model.writes else 'null'}"
+        size = self.vocabulary.size if self.vocabulary else 0
+        if model.writes and size != model.target_vocabulary:
+            yield f"vocabulary.size is {size}, the model's {model.target_vocabulary}"
 
 
 @dataclass(frozen=True)
@@ -51,13 +80,13 @@ class Checkpoint:
 
     path: Path
     info: CheckpointInfo
-    module: RecurrentModel
+    module: Network
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read and check a checkpoint folder; CheckpointError says what is wrong."""
         info = _read_info(path)
-        for name in {WEIGHTS, info.tokenizer.source, info.tokenizer.target}:
+        for name in info.files:
             if Path(name).name != name or not (path / name).is_file():
                 raise CheckpointError(
                     f"{path / name} is missing; copy or train it again"
@@ -67,19 +96,30 @@ class Checkpoint:
         return cls(path, info, module.eval())
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Lines that an export is judged by: the inputs' fields TAB one reference."""
+
+    lines: Sequence[str]
+    files: Mapping[str, Path] = field(default_factory=dict)  # that they name
+
+
 def write_checkpoint(
     path: Path,
     info: CheckpointInfo,
     weights: Mapping[str, Tensor],
     tokenizer_files: Mapping[str, Path],
-    sample: list[tuple[str, str]],
+    sample: Sample,
 ) -> None:
     """Fill a folder; config.json comes last, so that a half-written one is none."""
     path.mkdir(parents=True, exist_ok=True)
     (path / CONFIG).unlink(missing_ok=True)
     for name, file in tokenizer_files.items():
         shutil.copyfile(file, path / name)
-    write_text(path / SAMPLE, "".join(f"{s}\t{t}\n" for s, t in sample))
+    for name, file in sample.files.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, path / name)
+    write_text(path / SAMPLE, "".join(f"{line}\n" for line in sample.lines))
     save_weights(weights, path / WEIGHTS)
     text = json.dumps(schema.to_json(info), indent=2, ensure_ascii=False)
     write_text(path / CONFIG, text + "\n")
@@ -154,6 +194,9 @@ def _read_info(path: Path) -> CheckpointInfo:
                 f"{file}: format {version} is newer than this seq2edge reads "
                 f"({FORMAT}); upgrade seq2edge"
             )
-        return schema.parse(CheckpointInfo, value)
+        info = schema.parse(CheckpointInfo, value)
     except (OSError, ValueError, ConfigError) as error:  # SchemaError is a ValueError
         raise CheckpointError(f"{file}: {error}; copy the checkpoint again") from None
+    if faults := list(info.faults()):
+        raise CheckpointError(f"{file}: {'; '.join(faults)}; copy the checkpoint again")
+    return info

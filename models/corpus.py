@@ -1,11 +1,13 @@
-"""Parallel text from files: what is read, and what was left out and why.
+"""Lines from files: what is read, and what was left out and why.
 
-Defective lines are counted, never fatal: real corpora have them (Multi30k's training
-half has a stray TAB and a line that is only "@@").
+A line has a field for each input of the model, and then what is to be made of them: a
+text, tags with spaces between them, or a label. Defective lines are counted, never
+fatal: real corpora have them (Multi30k's training half has a stray TAB and a line that
+is only "@@").
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,64 +16,87 @@ from seq2edge.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Corpus:
-    """Pairs of sentences, and how many lines had which defect."""
+    """The fields of every line, and how many lines had which defect."""
 
-    sources: list[str]
-    targets: list[str]
+    inputs: list[tuple[str, ...]]  # of each line, in the order of the model's inputs
+    outputs: list[str]
     defects: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.inputs)
+
+    def column(self, index: int) -> list[str]:
+        """One input of every line."""
+        return [fields[index] for fields in self.inputs]
+
+    def record(self, line: int) -> str:
+        """The inputs of a line, as the runtime reads them."""
+        return "\t".join(self.inputs[line])
 
 
-def read_corpus(files: Sequence[str], folder: Path) -> Corpus:
-    """Read one TSV file or two line-aligned files; names are relative to `folder`."""
+def read_corpus(
+    files: Sequence[str], folder: Path, inputs: Sequence[str] = ("source",)
+) -> Corpus:
+    """Read one TSV file, or line-aligned ones; names are relative to `folder`.
+
+    Columns, or files, are the inputs in their order and the output.
+    """
+    columns = len(inputs) + 1
     if len(files) == 1:
-        pairs = _tsv_pairs(folder / files[0])
-    elif len(files) == 2:
-        pairs = _aligned_pairs(folder / files[0], folder / files[1])
+        lines = _tsv_lines(folder / files[0], columns)
+    elif len(files) == columns:
+        lines = _aligned_lines([folder / file for file in files])
     else:
         raise ConfigError(
-            f"data: {list(files)} must be one TSV file or [source, target]"
+            f"data: {list(files)} must be one TSV file or "
+            f"[{', '.join(inputs)}, {'target' if columns == 2 else 'output'}]"
         )
     corpus = Corpus([], [])
-    for pair in pairs:
-        if isinstance(pair, str):
-            corpus.defects[pair] += 1
+    for line in lines:
+        if isinstance(line, str):
+            corpus.defects[line] += 1
         else:
-            corpus.sources.append(pair[0])
-            corpus.targets.append(pair[1])
-    if not corpus.sources:
-        raise ConfigError(f"data: {list(files)} holds no usable pair of sentences")
+            corpus.inputs.append(line[:-1])
+            corpus.outputs.append(line[-1])
+    if not len(corpus):
+        raise ConfigError(f"data: {list(files)} holds no usable line")
     return corpus
 
 
-def _tsv_pairs(path: Path) -> Iterator[tuple[str, str] | str]:
+def by_frequency(labels: Iterable[str]) -> tuple[str, ...]:
+    """Each label once: the most frequent first, and equals by the alphabet."""
+    counts = Counter(labels)
+    return tuple(sorted(counts, key=lambda label: (-counts[label], label)))
+
+
+def _tsv_lines(path: Path, columns: int) -> Iterator[tuple[str, ...] | str]:
     for line in _lines(path):
-        columns = line.split(b"\t")
-        if len(columns) == 2:
-            yield _checked(columns[0], columns[1])
+        fields = line.split(b"\t")
+        if len(fields) == columns:
+            yield _checked(fields)
         else:
-            yield "stray TAB" if len(columns) > 2 else "no TAB"
+            yield "stray TAB" if len(fields) > columns else "no TAB"
 
 
-def _aligned_pairs(source: Path, target: Path) -> Iterator[tuple[str, str] | str]:
-    sources, targets = _lines(source), _lines(target)
-    if len(sources) != len(targets):
-        raise ConfigError(
-            f"{source} has {len(sources)} lines and {target} has {len(targets)}; "
-            "line-aligned files need as many"
-        )
-    for left, right in zip(sources, targets, strict=True):
-        yield "stray TAB" if b"\t" in left + right else _checked(left, right)
+def _aligned_lines(paths: Sequence[Path]) -> Iterator[tuple[str, ...] | str]:
+    files = [_lines(path) for path in paths]
+    for path, lines in zip(paths[1:], files[1:], strict=True):
+        if len(lines) != len(files[0]):
+            raise ConfigError(
+                f"{paths[0]} has {len(files[0])} lines and {path} has {len(lines)}; "
+                "line-aligned files need as many"
+            )
+    for fields in zip(*files, strict=True):
+        tab = any(b"\t" in each for each in fields)
+        yield "stray TAB" if tab else _checked(fields)
 
 
-def _checked(source: bytes, target: bytes) -> tuple[str, str] | str:
+def _checked(fields: Sequence[bytes]) -> tuple[str, ...] | str:
     try:
-        pair = source.decode("utf-8").strip(), target.decode("utf-8").strip()
+        texts = tuple(each.decode("utf-8").strip() for each in fields)
     except UnicodeDecodeError:
         return "invalid UTF-8"
-    return pair if all(pair) else "empty side"
+    return texts if all(texts) else "empty side"
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -1,8 +1,9 @@
-"""A recurrent decoder with attention: one step, and the whole target at once.
+"""A recurrent decoder: one step, and the whole target at once.
 
-Where the context goes is `ModelConfig.context`. A decoder that reads no context below
-its attention ("output", "upper") runs each layer over the whole target in one call and
-asks all its questions in one product; the other two must loop over time.
+Where the attention's context goes is `ModelConfig.context`. A decoder that reads no
+context below its attention ("output", "upper", or without attention) runs each layer
+over the whole target in one call and asks all its questions in one product; the other
+two must loop over time.
 """
 
 from collections.abc import Iterable
@@ -10,10 +11,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from seq2edge.models.attention import Attention
+from seq2edge.models.attention import make_attention
 from seq2edge.models.config import ModelConfig
 from seq2edge.models.dropout import LockedDropout
-from seq2edge.models.recurrent import STATES, DecoderLayer, LayerState
+from seq2edge.models.network import joined
+from seq2edge.models.recurrent import STATES, DecoderLayer, LayerState, state_names
+from seq2edge.models.summary import bridge, first_state
 
 Named = dict[str, Tensor]
 
@@ -22,85 +25,88 @@ class RecurrentDecoder(nn.Module):
     """Embedded target tokens to what the output layer reads."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Layer sizes follow from where the context goes."""
+        """Layer sizes follow from where the context and the summary go."""
         super().__init__()
-        hidden, annotation = config.decoder_hidden, config.annotation_size
-        self.context = config.context
+        self.config = config
+        self.attends = config.attention != "none"
+        self.context = config.context if self.attends else "none"
         self.parts = STATES[config.cell]
-        self.attention = Attention(config.attention, hidden, annotation)
+        self.names = state_names(config.cell, config.decoder_layers)
+        if self.attends:
+            self.attention = make_attention(config)
         self.dropout = LockedDropout(config.dropout)
-        below = {"input": annotation, "input_feeding": config.embedding_size}
-        above = annotation if config.context == "upper" else 0
         self.layers = nn.ModuleList(
-            DecoderLayer(
-                config.cell,
-                hidden + above
-                if index
-                else config.embedding_size + below.get(config.context, 0),
-                hidden,
-            )
+            DecoderLayer(config.cell, self._input_size(index), config.decoder_hidden)
             for index in range(config.decoder_layers)
         )
-        # One map makes every layer's first state from the encoder's final vector.
-        states = config.decoder_layers * len(self.parts)
-        self.bridge = nn.Linear(annotation, states * hidden)
-        self.readout = nn.Linear(hidden + annotation, config.embedding_size)
+        self.bridge = bridge(config)
+        read = config.decoder_hidden + (config.annotation_size if self.attends else 0)
+        self.readout = nn.Linear(read, config.embedding_size)
 
-    def start(self, final: Tensor) -> Named:
-        """The first state from the encoder's final vector (batch, annotation)."""
-        vectors = torch.tanh(self.bridge(final)).chunk(
-            len(self.layers) * len(self.parts), dim=-1
-        )
-        state = dict(zip(self._names(), vectors, strict=True))
+    def _input_size(self, index: int) -> int:
+        config, annotation = self.config, self.config.annotation_size
+        if index:
+            above = annotation if self.context == "upper" else 0
+            return config.decoder_hidden + above
+        below = {"input": annotation, "input_feeding": config.embedding_size}
+        summary = 0 if config.summary_use == "state" else config.summary_size
+        return config.embedding_size + below.get(self.context, 0) + summary
+
+    def start(self, vector: Tensor) -> tuple[Named, Named]:
+        """What the summary of (batch, joined) adds to memory, and the first state."""
+        summary = self.bridge(vector)
+        state = first_state(self.config, summary)
         if self.context == "input_feeding":
             size = self.readout.out_features
-            state["attentional"] = final.new_zeros(final.shape[0], size)
-        return state
+            state["attentional"] = vector.new_zeros(vector.shape[0], size)
+        enters = self.config.summary_use in ("input", "both")
+        return {"summary": summary} if enters else {}, state
 
     def step(
         self, embedded: Tensor, memory: Named, state: Named
     ) -> tuple[Tensor, Named]:
         """(rows, embedding) to the readout (rows, embedding) and the next state."""
         layers = self._unpack(state)
-        context = self._ask(layers[-1][0], memory) if self.context == "input" else None
-        inputs = self.dropout(embedded)
+        context: Tensor | None = None
+        parts = [self.dropout(embedded)]
         if self.context == "input":
-            inputs = torch.cat([inputs, context], dim=-1)  # type: ignore[list-item]
+            context = self._ask(layers[-1][0], memory)
+            parts.append(context)
         elif self.context == "input_feeding":
-            inputs = torch.cat([inputs, state["attentional"]], dim=-1)
-        outputs = inputs
+            parts.append(state["attentional"])
+        if "summary" in memory:
+            parts.append(_widened(memory["summary"], embedded.shape[0]))
+        outputs = joined(parts, dim=-1)
         for index, layer in enumerate(self.layers):
-            if index and self.context == "upper":
-                inputs = torch.cat([self.dropout(outputs), context], dim=-1)  # type: ignore[list-item]
-            elif index:
-                inputs = self.dropout(outputs)
+            inputs = self._above(outputs, context) if index else outputs
             layers[index] = layer.step(inputs, layers[index])  # type: ignore[operator]
             outputs = outputs + layers[index][0] if index else layers[index][0]
             if index == 0 and self.context == "upper":
                 context = self._ask(outputs, memory)
-        if context is None:
+        if self.attends and context is None:
             context = self._ask(outputs, memory)
         readout = self._read(outputs, context)
-        following = dict(zip(self._names(), _flat(layers), strict=True))
+        following = dict(zip(self.names, _flat(layers), strict=True))
         if self.context == "input_feeding":
             following["attentional"] = readout
         return readout, following
 
     def forward(self, embedded: Tensor, memory: Named, state: Named) -> Tensor:
         """(batch, target, embedding) to readouts (batch, target, embedding)."""
-        if self.context not in ("output", "upper"):
+        if self.context in ("input", "input_feeding"):
             return self._loop(embedded, memory, state)
         initial = self._unpack(state)
-        outputs = self.layers[0](self.dropout(embedded), initial[0])
+        parts = [self.dropout(embedded)]
+        if "summary" in memory:
+            every = memory["summary"][:, None].expand(-1, embedded.shape[1], -1)
+            parts.append(every)
+        outputs = self.layers[0](joined(parts, dim=-1), initial[0])
         context = None
         if self.context == "upper":
             context = self.attention(outputs, memory)
         for layer, start in zip(self.layers[1:], initial[1:], strict=True):
-            inputs = self.dropout(outputs)
-            if context is not None:
-                inputs = torch.cat([inputs, context], dim=-1)
-            outputs = outputs + layer(inputs, start)
-        if context is None:
+            outputs = outputs + layer(self._above(outputs, context), start)
+        if self.context == "output":
             context = self.attention(outputs, memory)
         return self._read(outputs, context)
 
@@ -115,21 +121,35 @@ class RecurrentDecoder(nn.Module):
         """Query (rows, hidden) to contexts (rows, annotation)."""
         batch = memory["values"].shape[0]
         queries = query.reshape(batch, -1, query.shape[-1])
-        context: Tensor = self.attention(queries, memory)
-        return context.reshape(-1, context.shape[-1])
+        contexts: Tensor = self.attention(queries, memory)
+        flat: Tensor = contexts.reshape(-1, contexts.shape[-1])
+        return flat
 
-    def _read(self, outputs: Tensor, context: Tensor) -> Tensor:
-        joined = torch.cat([self.dropout(outputs), context], dim=-1)
-        return torch.tanh(self.readout(joined))
+    def _above(self, outputs: Tensor, context: Tensor | None) -> Tensor:
+        """What a layer reads of the one below it, and of the context."""
+        inputs: Tensor = self.dropout(outputs)
+        if self.context != "upper" or context is None:
+            return inputs
+        return torch.cat([inputs, context], dim=-1)
 
-    def _names(self) -> list[str]:
-        return [f"{part}_{i}" for i in range(len(self.layers)) for part in self.parts]
+    def _read(self, outputs: Tensor, context: Tensor | None) -> Tensor:
+        read = self.dropout(outputs)
+        if context is not None:
+            read = torch.cat([read, context], dim=-1)
+        return torch.tanh(self.readout(read))
 
     def _unpack(self, state: Named) -> list[LayerState]:
         return [
             tuple(state[f"{part}_{i}"] for part in self.parts)
             for i in range(len(self.layers))
         ]
+
+
+def _widened(summary: Tensor, rows: int) -> Tensor:
+    """(batch, size) to (rows, size): a sentence's summary for each of its beams."""
+    batch, size = summary.shape
+    wide: Tensor = summary[:, None].expand(-1, rows // batch, -1)
+    return wide.reshape(rows, size)
 
 
 def _flat(layers: Iterable[LayerState]) -> list[Tensor]:

@@ -15,6 +15,13 @@ def token_embedding(vocabulary: int, size: int) -> nn.Embedding:
     return table
 
 
+def class_embedding(classes: int, size: int) -> nn.Embedding:
+    """A table whose rows have about unit length, one a class."""
+    table = nn.Embedding(classes, size)
+    nn.init.normal_(table.weight, std=size**-0.5)
+    return table
+
+
 class OutputLayer(nn.Module):
     """Logits of every target token: readout (..., size) to (..., vocabulary).
 

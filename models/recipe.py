@@ -18,23 +18,36 @@ from seq2edge.runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Parallel text: one TSV file, or two line-aligned files, source and target."""
+    """One TSV file, or line-aligned files: every input, then what is made of them."""
 
     train: tuple[str, ...]
     dev: tuple[str, ...]
-    max_tokens: int = 100  # of either side; longer pairs are counted and left out
+    max_tokens: int = 100  # or frames, of either side; longer ones are left out
     max_ratio: float = 4.0  # longer side <= max_ratio * shorter + 10 tokens
 
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """A SentencePiece model over both languages, or one for each."""
+    """A SentencePiece model over both languages, or one for each.
+
+    With "word" every word is one id, as tagging needs it; "char" knows characters only.
+    Of both there are at most vocabulary_size.
+    """
 
     joint: bool = True
     vocabulary_size: int = 8000
     source_vocabulary_size: int = 0  # 0: as vocabulary_size; separate ones only
-    kind: str = "unigram"  # or "bpe"
+    kind: str = "unigram"  # or "bpe", "word", "char"
     character_coverage: float = 1.0
+
+
+@dataclass(frozen=True)
+class EmbeddingRecipe:
+    """Vectors made elsewhere for the words that the model reads; see `pretrained`."""
+
+    file: str = ""  # word2vec's or GloVe's text, or .npy; "": random vectors
+    vocabulary: str = ""  # of a .npy: a word a line
+    frozen: bool = False  # stay as they are in training
 
 
 @dataclass(frozen=True)
@@ -54,14 +67,15 @@ class TrainingRecipe:
     autocast: str = "auto"  # bf16 where a measurement at the start says it gains
     save_every: int = 200  # steps; a killed run loses no more than these
     evaluate_every: int = 0  # steps; 0: once an epoch
-    patience: int = 4  # evaluations without a better dev BLEU before it stops
+    patience: int = 4  # evaluations without a better dev score before it stops
     average: int = 4  # checkpoints of the last evaluations that may be averaged
 
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """How dev BLEU is taken, and the search that the checkpoint recommends."""
+    """How the dev score is taken, and the search that the checkpoint recommends."""
 
+    metric: str = "auto"  # bleu of texts, accuracy of labels; or "exact"
     beam_size: int = 1
     max_sentences: int = 1000  # of the dev set, drawn with the seed; 0: all
     recommended_beam_size: int = 4
@@ -75,6 +89,7 @@ class Recipe:
     about: About
     data: DataRecipe
     tokenizer: TokenizerRecipe
+    embedding: EmbeddingRecipe
     model: Mapping[str, object]
     training: TrainingRecipe
     evaluation: EvaluationRecipe
@@ -101,13 +116,23 @@ class Recipe:
         return recipe
 
     def model_config(
-        self, source_vocabulary: int, target_vocabulary: int
+        self,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        labels: int = 0,
+        classes: int = 0,
     ) -> ModelConfig:
-        """The model's configuration once the vocabularies are known."""
+        """The model's configuration once the corpora have told these sizes."""
         sizes = {
             "source_vocabulary": source_vocabulary,
             "target_vocabulary": target_vocabulary,
+            "labels": labels,
+            "classes": classes,
         }
+        if given := sorted(sizes.keys() & self.model.keys()):
+            raise ConfigError(
+                f"model.{given[0]} follows from the corpora; leave it out"
+            )
         try:
             return schema.parse(
                 ModelConfig, _with_defaults(ModelConfig, {**self.model, **sizes})
@@ -115,34 +140,92 @@ class Recipe:
         except schema.SchemaError as error:
             raise ConfigError(f"model: {error}; see docs/training.md") from None
 
+    @property
+    def shape(self) -> ModelConfig:
+        """The configuration before the corpora are known: its sizes mean nothing."""
+        task, inputs = self.model.get("task"), self.model.get("inputs")
+        kinds = inputs.values() if isinstance(inputs, Mapping) else ()
+        labels = 0 if task in (None, "generation") else 2
+        return self.model_config(8, 8, labels, 2 if "class" in kinds else 0)
+
+    @property
+    def metric(self) -> str:
+        """What the dev set is judged by: bleu, exact or accuracy."""
+        if self.evaluation.metric != "auto":
+            return self.evaluation.metric
+        return "bleu" if self.shape.writes else "accuracy"
+
     def check(self, origin: str) -> None:
         """Raise ConfigError with every value that can't be meant."""
-        training, tokenizer = self.training, self.tokenizer
+        shape = self.shape  # its own faults first, before hours of training
         rules = {
-            "tokenizer.kind must be unigram or bpe": tokenizer.kind
-            in ("unigram", "bpe"),
-            "training.decay must be linear, cosine or inverse_sqrt": training.decay
-            in ("linear", "cosine", "inverse_sqrt"),
-            "training.autocast must be auto, bf16 or off": training.autocast
-            in ("auto", "bf16", "off"),
-            "training.epochs must be at least 1": training.epochs >= 1,
-            "training.batch_tokens must exceed data.max_tokens": training.batch_tokens
-            > self.data.max_tokens,
-            "training.learning_rate must be above 0": training.learning_rate > 0,
-            "training.save_every must be at least 1": training.save_every >= 1,
-            "training.average must be at least 1": training.average >= 1,
-            "training.label_smoothing must be from 0 to below 1": 0
-            <= training.label_smoothing
-            < 1,
-            "training.adam_betas must be two numbers": len(training.adam_betas) == 2,
-            "evaluation beams must be at least 1": min(
-                self.evaluation.beam_size, self.evaluation.recommended_beam_size
-            )
-            >= 1,
+            **_tokenizer_rules(self, shape),
+            **_training_rules(self.training),
+            "training.batch_tokens must exceed data.max_tokens": (
+                self.training.batch_tokens > self.data.max_tokens
+            ),
+            **_evaluation_rules(self.evaluation, shape),
         }
         if faults := [rule for rule, holds in rules.items() if not holds]:
             raise ConfigError(f"{origin}: {'; '.join(faults)}")
-        self.model_config(8, 8)  # its own faults, before hours of training
+
+
+def _tokenizer_rules(recipe: Recipe, shape: ModelConfig) -> dict[str, bool]:
+    """What must hold of tokenizer and tables, and whether it does."""
+    tokenizer, embedding = recipe.tokenizer, recipe.embedding
+    tags_words = shape.task == "tagging" and shape.reads_tokens
+    shares = shape.writes and shape.reads_tokens and shape.tie == "all"
+    return {
+        "tokenizer.kind must be unigram, bpe, word or char": (
+            tokenizer.kind in ("unigram", "bpe", "word", "char")
+        ),
+        "tokenizer.kind must be word in tagging: every word gets one tag": (
+            not tags_words or tokenizer.kind == "word"
+        ),
+        "model.tie = all needs tokenizer.joint": not shares or tokenizer.joint,
+        "embedding.file needs an input of tokens": (
+            not embedding.file or shape.reads_tokens
+        ),
+        "embedding.frozen needs a file": bool(embedding.file) or not embedding.frozen,
+        "embedding.frozen needs a model.tie other than all": (
+            not embedding.frozen or not shares
+        ),
+        "embedding.vocabulary goes with an embedding.file that ends in .npy": (
+            bool(embedding.vocabulary) == embedding.file.endswith(".npy")
+        ),
+    }
+
+
+def _training_rules(training: TrainingRecipe) -> dict[str, bool]:
+    return {
+        "training.decay must be linear, cosine or inverse_sqrt": (
+            training.decay in ("linear", "cosine", "inverse_sqrt")
+        ),
+        "training.autocast must be auto, bf16 or off": (
+            training.autocast in ("auto", "bf16", "off")
+        ),
+        "training.epochs must be at least 1": training.epochs >= 1,
+        "training.learning_rate must be above 0": training.learning_rate > 0,
+        "training.save_every must be at least 1": training.save_every >= 1,
+        "training.average must be at least 1": training.average >= 1,
+        "training.label_smoothing must be from 0 to below 1": (
+            0 <= training.label_smoothing < 1
+        ),
+        "training.adam_betas must be two numbers": len(training.adam_betas) == 2,
+    }
+
+
+def _evaluation_rules(
+    evaluation: EvaluationRecipe, shape: ModelConfig
+) -> dict[str, bool]:
+    beams = evaluation.beam_size, evaluation.recommended_beam_size
+    known = ("auto", "exact", "bleu" if shape.writes else "accuracy")
+    return {
+        f"evaluation.metric must be {', '.join(known)} in {shape.task}": (
+            evaluation.metric in known
+        ),
+        "evaluation beams must be at least 1": min(beams) >= 1,
+    }
 
 
 def _with_defaults(kind: Any, given: object) -> object:
@@ -154,6 +237,8 @@ def _with_defaults(kind: Any, given: object) -> object:
         nested = types[entry.name]
         if is_dataclass(nested):
             merged[entry.name] = _with_defaults(nested, merged.get(entry.name, {}))
+        elif entry.default_factory is not MISSING:
+            merged.setdefault(entry.name, entry.default_factory())
         elif entry.default is not MISSING:
             default = entry.default
             listed = list(default) if isinstance(default, tuple) else default

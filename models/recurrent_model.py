@@ -3,93 +3,69 @@
 `forward` is the training pass over a whole target; a test holds it equal to the steps.
 """
 
-import torch
 from torch import Tensor, nn
 
-from seq2edge.models.attention import source_mask
 from seq2edge.models.config import ModelConfig
-from seq2edge.models.decoder import Named, RecurrentDecoder
+from seq2edge.models.contract import Tensors
+from seq2edge.models.decoder import RecurrentDecoder
 from seq2edge.models.dropout import LockedDropout
-from seq2edge.models.embedding import PAD, OutputLayer, token_embedding
-from seq2edge.models.recurrent import RecurrentEncoder
+from seq2edge.models.embedding import PAD, OutputLayer
+from seq2edge.models.network import Batch, Encoded, Network, joined
 
 
-class RecurrentModel(nn.Module):
-    """Built from a ModelConfig; token ids in, logits out."""
+class RecurrentModel(Network):
+    """Built from a ModelConfig whose task is generation; logits of tokens out."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Random weights; `load_checkpoint` fills them."""
-        super().__init__()
-        self.config = config
-        size = config.embedding_size
-        self.target_embedding = token_embedding(config.target_vocabulary, size)
-        self.source_embedding = (
-            self.target_embedding
-            if config.tie == "all"
-            else token_embedding(config.source_vocabulary, size)
-        )
-        self.encoder = RecurrentEncoder(config)
+        """Random weights; `Checkpoint.load` fills them."""
+        super().__init__(config)
         self.decoder = RecurrentDecoder(config)
         tied = None if config.tie == "none" else self.target_embedding
-        self.output = OutputLayer(config.target_vocabulary, size, tied)
+        self.output = OutputLayer(config.target_vocabulary, config.embedding_size, tied)
         self.dropout = LockedDropout(config.dropout)
 
-    def encode(self, source: Tensor, source_lengths: Tensor) -> tuple[Named, Named]:
-        """Source (batch, source) int64 and its lengths to memory and first state."""
-        embedded = self.source_embedding(source)
-        annotations, final = self.encoder(embedded, source_lengths)
-        memory = self.decoder.attention.project(self.dropout(annotations))
-        memory["mask"] = source_mask(source_lengths, source.shape[1])
-        return memory, self.decoder.start(final)
+    def encode(self, **inputs: Tensor) -> tuple[Tensors, Tensors]:
+        """Read a batch of every input: memory and first state."""
+        encoded, vector = self.read(inputs)
+        memory = self._attended(encoded) if self.decoder.attends else {}
+        summary, state = self.decoder.start(vector)
+        return {**memory, **summary}, state
 
-    def step(self, token: Tensor, memory: Named, state: Named) -> tuple[Tensor, Named]:
+    def _attended(self, encoded: list[Encoded]) -> Tensors:
+        """Memory of all sequences, one behind the other along time."""
+        annotations = joined([one.annotations for one in encoded], dim=1)
+        memory = self.decoder.attention.project(self.dropout(annotations))
+        memory["mask"] = joined([one.mask for one in encoded], dim=1)
+        return memory
+
+    def step(
+        self, token: Tensor, memory: Tensors, state: Tensors
+    ) -> tuple[Tensor, Tensors]:
         """Token (rows,) int64 to logits (rows, vocabulary) and the next state."""
         embedded = self.target_embedding(token)
         readout, following = self.decoder.step(embedded, memory, state)
         return self.output(readout), following
 
-    def readouts(
-        self, source: Tensor, source_lengths: Tensor, target: Tensor
-    ) -> Tensor:
+    def readouts(self, inputs: Tensors, target: Tensor) -> Tensor:
         """What the output layer reads: (batch, target, embedding)."""
-        memory, state = self.encode(source, source_lengths)
+        memory, state = self.encode(**inputs)
         outputs = self.decoder(self.target_embedding(target), memory, state)
         readouts: Tensor = self.dropout(outputs)
         return readouts
 
-    def forward(self, source: Tensor, source_lengths: Tensor, target: Tensor) -> Tensor:
+    def forward(self, inputs: Tensors, target: Tensor) -> Tensor:
         """Target (batch, target) int64 to logits (batch, target, vocabulary)."""
-        readouts = self.readouts(source, source_lengths, target)
-        logits: Tensor = self.output(readouts)
+        logits: Tensor = self.output(self.readouts(inputs, target))
         return logits
 
-    def loss(
-        self,
-        source: Tensor,
-        source_lengths: Tensor,
-        target: Tensor,
-        expected: Tensor,
-        label_smoothing: float = 0.0,
-    ) -> Tensor:
+    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross entropy in nats of the expected tokens that are not padding."""
-        real = expected != PAD
-        readouts = self.readouts(source, source_lengths, target)
+        assert batch.target is not None
+        real = batch.expected != PAD
+        readouts = self.readouts(batch.inputs, batch.target)
         # Padding is dropped before the widest product of the model.
         logits = self.output(readouts[real])
         mean: Tensor = nn.functional.cross_entropy(
-            logits.float(), expected[real], label_smoothing=label_smoothing
+            logits.float(), batch.expected[real], label_smoothing=label_smoothing
         )
         return mean
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Distinct weights: a shared table counts once."""
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def build_model(config: ModelConfig, seed: int | None = None) -> RecurrentModel:
-    """A model with seeded random weights, leaving the global generator as it was."""
-    with torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        return RecurrentModel(config)

@@ -6,48 +6,67 @@ padding 0, unknown 1, start 2, end 3.
 
 import io
 import os
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
 
-from seq2edge.models.corpus import Corpus
 from seq2edge.models.embedding import PAD
 from seq2edge.models.recipe import TokenizerRecipe
-from seq2edge.runtime.bundle import TokenizerSpec
 from seq2edge.runtime.errors import ConfigError
+from seq2edge.runtime.manifest import TokenizerSpec
 from seq2edge.runtime.tokenizer import SentencePieceTokenizer
 from seq2edge.runtime.vocabulary import Vocabulary
 
 UNKNOWN, START, END = 1, 2, 3
+SOURCE, TARGET = "source.spm", "target.spm"
+LONGEST = 4192  # bytes, SentencePiece's default: what is longer it would leave out
 
 
 def train_tokenizer(
-    recipe: TokenizerRecipe, corpus: Corpus, folder: Path
-) -> TokenizerSpec:
-    """Write source.spm (and target.spm) into the folder; keep those already there."""
-    spec = TokenizerSpec(
-        kind="sentencepiece",
-        source="source.spm",
-        target="source.spm" if recipe.joint else "target.spm",
-        append_end=True,
-    )
+    recipe: TokenizerRecipe,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    folder: Path,
+    append_end: bool = True,
+) -> TokenizerSpec | None:
+    """Write source.spm, target.spm or both into the folder; keep those already there.
+
+    Sources are empty where the model reads no text, targets where it writes none; then
+    there is one model only, and none where it does neither.
+    """
     size = recipe.vocabulary_size
-    if recipe.joint:
-        texts = chain(corpus.sources, corpus.targets)
-        _train(recipe, texts, size, folder / spec.source)
+    source_size = recipe.source_vocabulary_size or size
+    if not sources and not targets:
+        return None
+    if sources and targets and not recipe.joint:
+        names = SOURCE, TARGET
+        _train(recipe, sources, source_size, folder / SOURCE)
+        _train(recipe, targets, size, folder / TARGET)
+    elif sources:
+        names = SOURCE, SOURCE
+        size = size if targets else source_size
+        _train(recipe, [*sources, *targets], size, folder / SOURCE)
     else:
-        source_size = recipe.source_vocabulary_size or size
-        _train(recipe, corpus.sources, source_size, folder / spec.source)
-        _train(recipe, corpus.targets, size, folder / spec.target)
-    return spec
+        names = TARGET, TARGET
+        _train(recipe, targets, size, folder / TARGET)
+    return TokenizerSpec(
+        "sentencepiece", *names, append_end, words=recipe.kind == "word"
+    )
 
 
 def load_tokenizer(spec: TokenizerSpec, folder: Path) -> SentencePieceTokenizer:
     """The tokenizer of a checkpoint or of a training run."""
     source, target = folder / spec.source, folder / spec.target
-    return SentencePieceTokenizer.load(source, target, spec.append_end)
+    return SentencePieceTokenizer.load(source, target, spec.append_end, spec.words)
+
+
+def source_pieces(spec: TokenizerSpec, folder: Path) -> list[str | None]:
+    """The source vocabulary as SentencePiece writes it; None for the special ids."""
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / spec.source))
+    special = (PAD, UNKNOWN, START, END)
+    ids = range(model.get_piece_size())
+    return [None if id_ in special else model.id_to_piece(id_) for id_ in ids]
 
 
 def target_vocabulary(tokenizer: SentencePieceTokenizer) -> Vocabulary:
@@ -62,7 +81,7 @@ def target_vocabulary(tokenizer: SentencePieceTokenizer) -> Vocabulary:
 
 
 def _train(
-    recipe: TokenizerRecipe, texts: Iterable[str], size: int, path: Path
+    recipe: TokenizerRecipe, texts: Sequence[str], size: int, path: Path
 ) -> None:
     if path.exists():
         return
@@ -73,7 +92,10 @@ def _train(
             model_writer=model,
             vocab_size=size,
             model_type=recipe.kind,
+            # Words and characters are as many as there are; size is only the most.
+            hard_vocab_limit=recipe.kind not in ("word", "char"),
             character_coverage=recipe.character_coverage,
+            max_sentence_length=max(LONGEST, *(len(t.encode()) for t in texts)),
             minloglevel=2,
             num_threads=1,  # the same pieces whatever the machine
             pad_id=PAD,

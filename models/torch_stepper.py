@@ -1,16 +1,20 @@
-"""The torch side of the seam: a module with `encode` and `step` behind a Stepper.
+"""The torch side of the seam: a module behind a Stepper, or behind a Labeller.
 
 The same search thus decodes the module in training and in the parity check, and its
 exported form on the device.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2edge.models.contract import StepModule, Tensors
+from seq2edge.models.contract import EncodeModule, StepModule, Tensors
+from seq2edge.runtime.inputs import SOURCE, collate
+from seq2edge.runtime.manifest import LOGITS, InputSpec
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 
 
@@ -66,16 +70,83 @@ class TorchStepper:
     @torch.inference_mode()
     def start(self, inputs: Inputs) -> TorchDecoding:
         """Encode a batch; the names of `inputs` are the arguments of `encode`."""
-        if self.module.training:
-            raise ValueError(
-                "the module is in training mode: call eval() before decoding"
-            )
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-            for name, array in inputs.items()
-        }
-        memory, state = self.module.encode(**tensors)
+        _refuse_training(self.module)
+        memory, state = self.module.encode(**_tensors(inputs, self.device))
         return TorchDecoding(self.module, memory, state)
+
+
+@dataclass(frozen=True)
+class TorchLabeller:
+    """Labels with a module, which must be in eval mode."""
+
+    module: EncodeModule
+    device: str = "cpu"
+    inputs: tuple[InputSpec, ...] = (SOURCE,)
+
+    @torch.inference_mode()
+    def logits(self, inputs: Inputs) -> FloatArray:
+        """Read a batch: (batch, labels), or (batch, time, labels) of a tagger."""
+        _refuse_training(self.module)
+        outputs, _ = self.module.encode(**_tensors(inputs, self.device))
+        logits: FloatArray = outputs[LOGITS].cpu().numpy()
+        return logits
+
+    @torch.inference_mode()
+    def stream(self, rows: int) -> "TorchStream":
+        """Begin to tag so many sequences step by step, from a state of zeros."""
+        _refuse_training(self.module)
+        return TorchStream(self)
+
+
+class TorchStream:
+    """Sequences being labelled position by position."""
+
+    def __init__(self, labeller: TorchLabeller) -> None:
+        """Begin; `TorchLabeller.stream` is the usual way in."""
+        self._labeller = labeller
+        self._state: Tensors | None = None
+
+    @torch.inference_mode()
+    def push(self, positions: NDArray[np.generic]) -> FloatArray:
+        """Read one token (rows,) or frame (rows, features) each: (rows, labels)."""
+        module, device = self._labeller.module, self._labeller.device
+        if self._state is None:
+            self._state = self._zeros(positions)
+        position = torch.from_numpy(np.ascontiguousarray(positions)).to(device)
+        step = cast(StepModule, module).step
+        logits, self._state = step(position, {}, self._state)
+        result: FloatArray = logits.cpu().numpy()
+        return result
+
+    def _zeros(self, positions: NDArray[np.generic]) -> Tensors:
+        """What a state looks like, a sequence of one position tells."""
+        [spec] = self._labeller.inputs
+        inputs = collate(
+            [{spec.name: position[None]} for position in positions], [spec]
+        )
+        tensors = _tensors(inputs, self._labeller.device)
+        _, state = self._labeller.module.encode(**tensors)
+        return {name: torch.zeros_like(part) for name, part in state.items()}
+
+
+def _refuse_training(module: EncodeModule) -> None:
+    if module.training:
+        raise ValueError("the module is in training mode: call eval() before decoding")
+
+
+def _tensors(inputs: Inputs, device: str) -> Tensors:
+    # A batch may be padded beyond its longest row, for it has been a larger one, and
+    # pad_packed_sequence would give fewer positions than the input has.
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(_trimmed(name, inputs))).to(device)
+        for name in inputs
+    }
+
+
+def _trimmed(name: str, inputs: Inputs) -> NDArray[np.generic]:
+    lengths = inputs.get(f"{name}_lengths")
+    array = inputs[name]
+    return array if lengths is None else array[:, : int(lengths.max())]
 
 
 def _first_axis(state: Tensors) -> int:

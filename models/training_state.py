@@ -23,11 +23,11 @@ PREFIX = "state-"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One look at the dev set; bleu is sacreBLEU's, cased 13a, all references."""
+    """One look at the dev set; score is in per cent, by the task's metric."""
 
     step: int
     loss: float
-    bleu: float
+    score: float
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Progress:
     evaluations: tuple[Evaluation, ...] = ()
 
     @property
-    def best_bleu(self) -> float:
-        """The highest dev BLEU so far, or below zero before the first."""
-        return max((entry.bleu for entry in self.evaluations), default=-1.0)
+    def best_score(self) -> float:
+        """The highest dev score so far, or below zero before the first."""
+        return max((entry.score for entry in self.evaluations), default=-1.0)
 
 
 def save_state(folder: Path, module: nn.Module, adam: Adam, progress: Progress) -> None:
@@ -82,10 +82,11 @@ def load_state(folder: Path, module: nn.Module, adam: Adam) -> Progress | None:
         for name, weight in module.named_parameters():
             with torch.no_grad():
                 weight.copy_(weights[name])
-            adam.state[weight] = {
-                key: moments[f"{key}:{name}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            if weight.requires_grad:
+                adam.state[weight] = {
+                    key: moments[f"{key}:{name}"]
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"{newest} is damaged ({error}); remove it to begin anew"
@@ -101,5 +102,6 @@ def _moments(module: nn.Module, adam: Adam) -> dict[str, Tensor]:
     return {
         f"{key}:{name}": value
         for name, weight in module.named_parameters()
+        if weight.requires_grad
         for key, value in adam.state[weight].items()
     }

@@ -12,15 +12,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.predictor import Prediction, Predictor
     from seq2edge.runtime.search import Hypothesis, SearchOptions
     from seq2edge.runtime.translator import Translation, Translator
 
-__all__ = ["EngineOptions", "Hypothesis", "SearchOptions", "Translation", "Translator"]
+__all__ = [
+    "EngineOptions",
+    "Hypothesis",
+    "Prediction",
+    "Predictor",
+    "SearchOptions",
+    "Translation",
+    "Translator",
+]
 
 if not TYPE_CHECKING:
     _MODULES = {
         "EngineOptions": "engine",
         "Hypothesis": "search",
+        "Prediction": "predictor",
+        "Predictor": "predictor",
         "SearchOptions": "search",
         "Translation": "translator",
         "Translator": "translator",

@@ -7,149 +7,16 @@ can change the manifest.
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from seq2edge.runtime import schema
 from seq2edge.runtime.errors import BundleError
-from seq2edge.runtime.vocabulary import Vocabulary
+from seq2edge.runtime.manifest import MANIFEST, FileEntry, Manifest, listed
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
-
-Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
-Axis = int | str  # a fixed length, or the name of one that varies
-Json = Mapping[str, object]
-
-HEADS = ("greedy", "beam", "scores")
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What the encoder reads: a sequence, with the name of its lengths (batch,) int32,
-    or a vector, which has none.
-    """
-
-    name: str
-    kind: Literal["tokens", "frames", "vector"]
-    dtype: Dtype
-    shape: tuple[Axis, ...]
-    lengths: str | None
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A memory tensor (axis 0 is batch) or a state tensor (axis 0 is rows).
-
-    The graphs call it memory.<name>, or state.<name> going in and next.<name> out.
-    """
-
-    name: str
-    dtype: Dtype
-    shape: tuple[Axis, ...]
-
-
-@dataclass(frozen=True)
-class TokenizerSpec:
-    """Files of the tokenizer; a joint one names the same file twice."""
-
-    kind: Literal["sentencepiece"]
-    source: str
-    target: str
-    append_end: bool
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Longest source fed at once, its end token included, and most target tokens."""
-
-    source_tokens: int
-    target_tokens: int
-
-
-@dataclass(frozen=True)
-class SearchDefaults:
-    """The search that the model was evaluated with."""
-
-    beam_size: int
-    length_penalty: float
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """What a file of the bundle must be."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Everything that a runtime must know of a bundle; manifest.json is its JSON."""
-
-    format: int
-    task: Literal["sequence-to-sequence"]
-    name: str
-    precision: Literal["fp32", "int8"]
-    inputs: tuple[InputSpec, ...]
-    memory: tuple[TensorSpec, ...]
-    state: tuple[TensorSpec, ...]
-    vocabulary: Vocabulary
-    tokenizer: TokenizerSpec | None
-    limits: Limits
-    search: SearchDefaults
-    encoder: str
-    heads: Mapping[str, str]
-    files: Mapping[str, FileEntry]  # every file of the folder but the manifest
-    quantization: Json | None
-    certificate: Json
-    provenance: Json
-
-    def __post_init__(self) -> None:
-        """Refuse a manifest that contradicts itself, with all that is wrong."""
-        faults = list(_faults(self))
-        if faults:
-            raise BundleError(
-                f"the manifest contradicts itself: {'; '.join(faults)}; "
-                "export the bundle again"
-            )
-
-    @classmethod
-    def from_json(cls, value: object) -> "Manifest":
-        """Read parsed JSON; a newer format is told apart from a damaged manifest."""
-        version = value.get("format") if isinstance(value, dict) else None
-        if type(version) is int and version > FORMAT:
-            raise BundleError(
-                f"written by a newer seq2edge: its format {version} is newer than this "
-                f"one reads ({FORMAT}); upgrade seq2edge"
-            )
-        try:
-            return schema.parse(cls, value)
-        except schema.SchemaError as error:
-            raise BundleError(f"{error}; export the bundle again") from None
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object that `from_json` reads back."""
-        return schema.to_json(self)
-
-    def write(self, folder: Path) -> None:
-        """Write manifest.json into the folder, whole or not at all."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary = folder / f".{MANIFEST}.{os.getpid()}"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, folder / MANIFEST)
-
-    def file_names(self) -> set[str]:
-        """The files that the manifest itself names: graphs and tokenizer."""
-        names = {self.encoder, *self.heads.values()}
-        if self.tokenizer:
-            names |= {self.tokenizer.source, self.tokenizer.target}
-        return names
 
 
 @dataclass(frozen=True)
@@ -202,7 +69,7 @@ class Bundle:
         )
         if check_hashes and (damaged := self.damaged_files()):
             raise BundleError(
-                f"{self.path}: damaged files, by their sha256: {_listed(damaged)}; "
+                f"{self.path}: damaged files, by their sha256: {listed(damaged)}; "
                 "copy or export the bundle again"
             )
 
@@ -210,7 +77,7 @@ class Bundle:
         faulty = [name for name in self.manifest.files if is_faulty(name)]
         if faulty:
             raise BundleError(
-                f"{self.path}: {fault}: {_listed(faulty)}; "
+                f"{self.path}: {fault}: {listed(faulty)}; "
                 "copy or export the bundle again"
             )
 
@@ -297,91 +164,6 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not a number in JSON")
 
 
-def _faults(manifest: Manifest) -> Iterator[str]:
-    """What types alone can't say of a manifest."""
-    yield from _version_faults(manifest)
-    yield from _tensor_faults(manifest)
-    yield from _number_faults(manifest)
-    yield from _name_faults(manifest)
-
-
-def _version_faults(manifest: Manifest) -> Iterator[str]:
-    if manifest.format != FORMAT:
-        yield f"format is {manifest.format}, where this seq2edge reads {FORMAT}"
-
-
-def _tensor_faults(manifest: Manifest) -> Iterator[str]:
-    specs = {
-        "inputs": [spec.name for spec in manifest.inputs]
-        + [spec.lengths for spec in manifest.inputs if spec.lengths is not None],
-        "memory": [spec.name for spec in manifest.memory],
-        "state": [spec.name for spec in manifest.state],
-    }
-    for key, names in specs.items():
-        if repeated := [name for name, times in Counter(names).items() if times > 1]:
-            yield f"{key} names {_listed(repeated)} twice"
-    if not manifest.inputs:
-        yield "inputs is empty"
-    first_axes = {"inputs": "batch", "memory": "batch", "state": "rows"}
-    for key, axis in first_axes.items():
-        for spec in getattr(manifest, key):
-            if spec.shape[:1] != (axis,):
-                yield f"{key}.{spec.name}: axis 0 of its shape must be {axis!r}"
-    for spec in manifest.inputs:
-        if (spec.kind == "vector") != (spec.lengths is None):
-            yield f"inputs.{spec.name}: sequences have lengths, and vectors have none"
-
-
-def _number_faults(manifest: Manifest) -> Iterator[str]:
-    vocabulary, limits, search = manifest.vocabulary, manifest.limits, manifest.search
-    for key in ("pad", "unknown", "start", "end"):
-        if not 0 <= getattr(vocabulary, key) < vocabulary.size:
-            token = getattr(vocabulary, key)
-            yield f"vocabulary.{key} is {token}, outside of 0 to {vocabulary.size - 1}"
-    for key, value in {
-        "limits.source_tokens": limits.source_tokens,
-        "limits.target_tokens": limits.target_tokens,
-        "search.beam_size": search.beam_size,
-    }.items():
-        if value < 1:
-            yield f"{key} is {value}, and must be at least 1"
-    if search.length_penalty < 0:
-        yield f"search.length_penalty is {search.length_penalty}, and can't be negative"
-
-
-def _name_faults(manifest: Manifest) -> Iterator[str]:
-    if unknown := manifest.heads.keys() - set(HEADS):
-        yield f"heads has {_listed(unknown)}, where only {', '.join(HEADS)} are known"
-    if not manifest.heads:
-        yield "heads is empty"
-    names = manifest.file_names()
-    if unsafe := [name for name in names | manifest.files.keys() if not _is_safe(name)]:
-        yield f"names that are not relative and inside the folder: {_listed(unsafe)}"
-    if unlisted := names - manifest.files.keys():
-        yield f"files does not list {_listed(unlisted)}"
-    if MANIFEST in manifest.files:
-        yield f"files lists {MANIFEST} itself"
-    for name, entry in manifest.files.items():
-        if entry.bytes < 0 or not _is_sha256(entry.sha256):
-            yield f"files.{name}: bytes or sha256 is none"
-
-
-def _is_safe(name: str) -> bool:
-    """Whether a name stays in its folder on every system; links are checked on disk."""
-    path = PurePosixPath(name)
-    return (
-        name == str(path) != "."  # no empty name, //, trailing / or .
-        and not path.is_absolute()
-        and ".." not in path.parts
-        and not set(name) & set('\\:*?"<>|')
-        and name.isprintable()
-    )
-
-
-def _is_sha256(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -391,7 +173,3 @@ def _file_names(folder: Path) -> list[str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     names = (path.relative_to(folder).as_posix() for path in files)
     return sorted(name for name in names if name != MANIFEST)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))

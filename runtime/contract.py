@@ -1,7 +1,8 @@
 """The names, types and shapes that pass between the runtime and a bundle's graphs.
 
-The encoder takes the manifest's inputs and gives memory.<name> and state.<name>; a head
-takes those and the tokens, and gives its results and next.<name>. rows = batch * beam.
+The encoder takes the manifest's inputs and gives memory.<name> or output.<name>, and
+state.<name>; a head takes memory, state and the tokens, and gives its results and
+next.<name>. rows = batch * beam.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,12 +11,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from seq2edge.runtime.bundle import InputSpec, Manifest, TensorSpec
 from seq2edge.runtime.errors import InputError
+from seq2edge.runtime.manifest import LOGITS, InputSpec, Manifest, TensorSpec
 from seq2edge.runtime.stepper import Inputs
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Head = Literal["greedy", "beam", "scores"]
+Head = Literal["greedy", "beam", "scores", "stream"]
 
 TOKEN = TensorSpec("token", "int64", ("rows",))
 PARENTS = TensorSpec("parents", "int64", ("rows",))
@@ -25,6 +26,7 @@ HEAD_INPUTS: dict[Head, tuple[TensorSpec, ...]] = {
     "greedy": (TOKEN,),
     "beam": (TOKEN, PARENTS, COUNT),
     "scores": (TOKEN, PARENTS),
+    "stream": (),  # one position of the input, see stream_input
 }
 HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
     "greedy": (
@@ -36,6 +38,7 @@ HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
         TensorSpec("top_tokens", "int64", ("rows", "count")),
     ),
     "scores": (TensorSpec("log_probs", "float32", ("rows", "vocabulary")),),
+    "stream": (TensorSpec(LOGITS, "float32", ("rows", "labels")),),
 }
 
 ORT_TYPES = {
@@ -87,20 +90,32 @@ class Port(Protocol):
 
 
 def encoder_contract(manifest: Manifest) -> GraphContract:
-    """Every input with its lengths in; memory and state out."""
+    """Every input with its lengths in; memory or outputs, and state, out."""
     return GraphContract(
         tuple(array for spec in manifest.inputs for array in input_arrays(spec)),
-        _prefixed("memory", manifest.memory) + _prefixed("state", manifest.state),
+        _prefixed("memory", manifest.memory)
+        + _prefixed("output", manifest.outputs)
+        + _prefixed("state", manifest.state),
     )
 
 
 def head_contract(manifest: Manifest, head: Head) -> GraphContract:
     """Tokens, memory and state in; the results and the next state out."""
     memory, state = manifest.memory, manifest.state
+    read = (
+        (stream_input(manifest.inputs[0]),) if head == "stream" else HEAD_INPUTS[head]
+    )
     return GraphContract(
-        HEAD_INPUTS[head] + _prefixed("memory", memory) + _prefixed("state", state),
+        read + _prefixed("memory", memory) + _prefixed("state", state),
         HEAD_RESULTS[head] + _prefixed("next", state),
     )
+
+
+def stream_input(spec: InputSpec) -> TensorSpec:
+    """One position of a sequence: token (rows,), or frame (rows, features)."""
+    if spec.kind == "tokens":
+        return TOKEN
+    return TensorSpec("frame", spec.dtype, ("rows", *spec.shape[2:]))
 
 
 def input_arrays(spec: InputSpec) -> list[TensorSpec]:
@@ -125,6 +140,8 @@ def check_inputs(inputs: Inputs, specs: Sequence[InputSpec]) -> None:
     for spec in specs:
         if spec.lengths is not None:
             _check_sequence(spec, inputs[spec.name], inputs[spec.lengths])
+        elif spec.kind == "class":
+            _check_class(spec, inputs[spec.name])
 
 
 def _check_array(array: Array, spec: TensorSpec, sizes: dict[str, int]) -> None:
@@ -153,6 +170,14 @@ def _check_sequence(spec: InputSpec, sequence: Array, lengths: Array) -> None:
         )
     if spec.kind == "tokens" and sequence.min() < 0:
         raise InputError(f"{spec.name} has the negative token {sequence.min()}")
+
+
+def _check_class(spec: InputSpec, ids: Array) -> None:
+    if ids.min() < 0 or ids.max() >= len(spec.labels):
+        raise InputError(
+            f"{spec.name} must be from 0 to {len(spec.labels) - 1}; "
+            f"it is from {ids.min()} to {ids.max()}"
+        )
 
 
 def _prefixed(prefix: str, specs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from seq2edge.runtime.bundle import Bundle, Manifest
+from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.contract import (
     HEAD_RESULTS,
     Array,
@@ -26,7 +26,8 @@ from seq2edge.runtime.contract import (
     head_contract,
 )
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
-from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray
+from seq2edge.runtime.manifest import LOGITS, Manifest
+from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stream
 
 # onnxruntime's exceptions have no class in common but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -38,6 +39,8 @@ _ERRORS: tuple[type[Exception], ...] = (
         if isinstance(kind, type) and issubclass(kind, Exception)
     ),
 )
+
+_POSITIONS = ("token", "frame")  # what a stream's graph reads at each step
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,10 @@ class EngineOptions:
 
 
 class Engine:
-    """A Stepper over a bundle; threads may share it."""
+    """A Stepper over a bundle that writes, a Labeller over one that labels.
+
+    Threads may share it.
+    """
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Load the encoder; `load` is the usual way in."""
@@ -79,7 +85,8 @@ class Engine:
             options,
             encoder_contract(bundle.manifest),
         )
-        self._memory = len(bundle.manifest.memory)
+        results = bundle.manifest.memory or bundle.manifest.outputs
+        self._split = len(results)
         self._heads: dict[str, _HeadGraph] = {}
         self._lock = threading.Lock()
 
@@ -94,13 +101,28 @@ class Engine:
 
     def start(self, inputs: Inputs) -> Decoding:
         """Encode a batch; InputError names the array that doesn't fit the manifest."""
-        check_inputs(inputs, self.bundle.manifest.inputs)
-        encoder = self._encoder
-        feed: dict[str, Any] = {name: inputs[name] for name in encoder.inputs}
-        encoded = encoder.run(feed)
-        names, split = encoder.outputs, self._memory
+        encoded, names, split = self._encode(inputs), self._encoder.outputs, self._split
         memory: dict[str, Array] = {names[i]: encoded[i] for i in range(split)}
         return _Decoding(self, memory, encoded[split:], _batch(inputs))
+
+    def outputs(self, inputs: Inputs) -> dict[str, Array]:
+        """All that the encoder of a model without decoder says of a batch, by name."""
+        encoded = self._encode(inputs)
+        names = [spec.name for spec in self.bundle.manifest.outputs]
+        return dict(zip(names, encoded, strict=False))
+
+    def logits(self, inputs: Inputs) -> FloatArray:
+        """Read a batch: (batch, labels), or (batch, time, labels) of a tagger."""
+        return self.outputs(inputs)[LOGITS]
+
+    def stream(self, rows: int) -> Stream:
+        """Begin to tag so many sequences step by step, from a state of zeros."""
+        head = self.head("stream")
+        state = [
+            np.zeros((rows, *map(int, spec.shape[1:])), spec.dtype)
+            for spec in self.bundle.manifest.state
+        ]
+        return _Stream(head, state)
 
     def head(self, name: Head) -> "_HeadGraph":
         """The graph of this head, loaded at its first use."""
@@ -116,12 +138,16 @@ class Engine:
         graphs: dict[str, _Graph] = {"encoder": self._encoder, **self._heads}
         return {name: graph.end_profiling() for name, graph in graphs.items()}
 
+    def _encode(self, inputs: Inputs) -> list[Array]:
+        check_inputs(inputs, self.bundle.manifest.inputs)
+        return self._encoder.run({name: inputs[name] for name in self._encoder.inputs})
+
     def _load_head(self, name: Head) -> "_HeadGraph":
         heads = self.bundle.manifest.heads
         if name not in heads:
             raise BundleError(
-                f"{self.bundle.path} has no {name} head, only {', '.join(heads)}; "
-                "export it again with this head"
+                f"{self.bundle.path} has no {name} head, only "
+                f"{', '.join(heads) or 'its encoder'}; export it again with this head"
             )
         path = self.bundle.file(heads[name])
         return _HeadGraph(path, self.options, self.bundle.manifest, name)
@@ -191,6 +217,22 @@ class _Decoding:
             feed[state_name] = state[position]
         self._rows = len(tokens)
         return outputs[: head.results]
+
+
+class _Stream:
+    """Sequences being labelled position by position."""
+
+    def __init__(self, head: "_HeadGraph", state: list[Array]) -> None:
+        self._head = head
+        self._feed = head.feed({}, state)
+        self._position = next(name for name in head.inputs if name in _POSITIONS)
+
+    def push(self, positions: Array) -> FloatArray:
+        self._feed[self._position] = positions
+        logits, *state = self._head.run(self._feed)
+        for name, place in self._head.state:
+            self._feed[name] = state[place]
+        return logits
 
 
 class _Graph:

@@ -1,19 +1,23 @@
-"""BLEU and chrF of a bundle on a test set, by sacreBLEU, and its speed there.
+"""How good a bundle is on a test set, and how fast there.
 
-A source that stands on several lines is translated once and judged by the references of
-all of them: that is how a test set with several references is written line by line.
+BLEU and chrF (by sacreBLEU) and the share of exact results for one that writes; the
+share of right labels for one that labels. A source that stands on several lines is run
+once and judged by the references of all of them: that is how a test set with several
+references is written line by line.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 from seq2edge.runtime import schema
+from seq2edge.runtime.batching import windows
 from seq2edge.runtime.errors import ConfigError, InputError
+from seq2edge.runtime.predictor import Predictor
+from seq2edge.runtime.runner import Output, Runner, run
 from seq2edge.runtime.search import SearchOptions
-from seq2edge.runtime.translator import Translator
 
 # sacreBLEU's tokenizers that need no download.
 TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none")
@@ -47,30 +51,42 @@ class Metric:
 class Evaluation:
     """Quality and speed on a test set."""
 
-    bleu: Metric
-    chrf: Metric
+    bleu: Metric | None  # of what writes
+    chrf: Metric | None
+    accuracy: float | None  # percentage of right labels, of what labels
+    exact: float  # percentage of results that are all right, and equal a reference
     lines: int
-    sentences: int  # sources, each counted and translated once
+    sentences: int  # sources, each counted and run once
     references: tuple[int, int]  # fewest and most different ones of a source
-    tokens: int  # of the translations, without end tokens
-    seconds: float  # of translating; loading and scoring are left out
+    tokens: int  # that were written, without end tokens; or labels
+    seconds: float  # of the work; loading and scoring are left out
     sentences_per_second: float
     tokens_per_second: float
     hypotheses: tuple[str, ...]  # of the sources, in order of their first lines
 
     def text(self) -> str:
         """The result for a terminal."""
+        return "\n".join([*self._scores(), *self._counts()])
+
+    def _scores(self) -> Iterator[str]:
+        for name, metric in (("BLEU", self.bleu), ("chrF", self.chrf)):
+            if metric is not None:
+                yield f"{name} {metric.score:.2f}  {metric.signature}"
+        if self.accuracy is not None:
+            yield f"accuracy {self.accuracy:.2f} % of {self.tokens} labels"
+        yield f"exact {self.exact:.2f} %"
+
+    def _counts(self) -> Iterator[str]:
         fewest, most = self.references
         counts = str(most) if fewest == most else f"{fewest} to {most}"
-        return "\n".join(
-            [
-                f"BLEU {self.bleu.score:.2f}  {self.bleu.signature}",
-                f"chrF {self.chrf.score:.2f}  {self.chrf.signature}",
-                f"{self.sentences} different sources on {self.lines} lines, "
-                f"{counts} references each",
-                f"{self.sentences_per_second:.1f} sentences a second, "
-                f"{self.tokens_per_second:.1f} tokens a second",
-            ]
+        units = "tokens" if self.accuracy is None else "labels"
+        yield (
+            f"{self.sentences} different sources on {self.lines} lines, "
+            f"{counts} references each"
+        )
+        yield (
+            f"{self.sentences_per_second:.1f} sentences a second, "
+            f"{self.tokens_per_second:.1f} {units} a second"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -114,31 +130,35 @@ class Scorers:
 
 
 def evaluate(
-    translator: Translator,
+    runner: Runner,
     sources: Sequence[str],
     references: Sequence[str],
     options: EvaluateOptions | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Evaluation:
-    """Translate the sources and compare with the references, line by line the same.
+    """Run the sources and compare with the references, line by line the same.
 
     `progress` is told how many of the different sources are done.
     """
     options = options or EvaluateOptions()
-    scorers = Scorers.load(options.tokenize)  # rather now than after an hour's work
+    labels = isinstance(runner, Predictor)
+    # Rather now than after an hour's work.
+    scorers = None if labels else Scorers.load(options.tokenize)
     grouped = group_references(sources, references)
-    hypotheses, tokens = [], 0
+    outputs: list[Output] = []
     start = time.perf_counter()
-    for translation in translator.translate_stream(grouped, options.search):
-        hypotheses.append(translation.text)
-        tokens += len(translation.tokens)
-        progress(len(hypotheses))
+    for window in windows(grouped, runner.batching.lines):
+        outputs += run(runner, window, options.search)
+        progress(len(outputs))
     seconds = time.perf_counter() - start
-    bleu, chrf = scorers.score(hypotheses, list(grouped.values()))
-    counts = [len(each) for each in grouped.values()]
+    hypotheses, known = [each.text for each in outputs], list(grouped.values())
+    bleu, chrf = scorers.score(hypotheses, known) if scorers else (None, None)
+    tokens, counts = sum(each.units for each in outputs), [len(each) for each in known]
     return Evaluation(
         bleu=bleu,
         chrf=chrf,
+        accuracy=_accuracy(runner, outputs, known) if labels else None,
+        exact=exact_share(hypotheses, known),
         lines=len(sources),
         sentences=len(grouped),
         references=(min(counts), max(counts)),
@@ -148,6 +168,23 @@ def evaluate(
         tokens_per_second=tokens / seconds,
         hypotheses=tuple(hypotheses),
     )
+
+
+def _accuracy(
+    runner: Runner, outputs: Sequence[Output], references: Sequence[Sequence[str]]
+) -> float:
+    """Of labels against the first reference, which must have as many."""
+    assert isinstance(runner, Predictor)
+    whole = runner.task == "classification"
+    found = [[one.text] if whole else one.text.split() for one in outputs]
+    expected = [[one] if whole else one.split() for one, *_ in references]
+    for number, (labels, right) in enumerate(zip(found, expected, strict=True)):
+        if len(labels) != len(right):
+            raise InputError(
+                f"source {number + 1} has {len(labels)} labels and its reference "
+                f"{len(right)}; give one for every word"
+            )
+    return label_accuracy(found, expected)
 
 
 def group_references(
@@ -165,6 +202,26 @@ def group_references(
     for source, reference in zip(sources, references, strict=True):
         grouped.setdefault(source, {})[reference] = None
     return {source: list(found) for source, found in grouped.items()}
+
+
+def exact_share(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> float:
+    """Percentage of hypotheses that are one of their references."""
+    pairs = zip(hypotheses, references, strict=True)
+    return 100 * sum(text in known for text, known in pairs) / len(hypotheses)
+
+
+def label_accuracy(
+    found: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
+) -> float:
+    """Percentage of labels that are right; sequences pair up, and so do positions."""
+    pairs = [
+        one == other
+        for labels, right in zip(found, expected, strict=True)
+        for one, other in zip(labels, right, strict=True)
+    ]
+    return 100 * sum(pairs) / len(pairs)
 
 
 def _metric(

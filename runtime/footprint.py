@@ -13,6 +13,7 @@ from pathlib import Path
 from seq2edge.runtime import schema
 from seq2edge.runtime.errors import Seq2EdgeError
 from seq2edge.runtime.resources import Memory, resident_memory
+from seq2edge.runtime.runner import run
 from seq2edge.runtime.workload import Workload
 
 
@@ -45,9 +46,9 @@ def measure_footprint(path: Path, workload: Workload) -> Memory:
 def main() -> None:
     """Be that process."""
     request = schema.parse(Request, json.load(sys.stdin))
-    translator = request.workload.load(Path(request.path))
+    runner = request.workload.load(Path(request.path))
     for texts in request.workload.calls():
-        translator.translate_batch(texts, request.workload.search)
+        run(runner, texts, request.workload.search)
     print(json.dumps(schema.to_json(resident_memory())))
 
 

@@ -16,10 +16,16 @@ SCORE_TOLERANCE = 1e-3  # where golden.json gives none
 
 @dataclass(frozen=True)
 class GoldenExample:
-    """One input and what comes out, with the bundle's own length penalty."""
+    """One input and what comes out, with the bundle's own length penalty.
+
+    The text is a line as `records` reads it, names of files relative to the bundle.
+    What comes out are the tokens and their score, or the ids of labels and the sum of
+    their log-probabilities.
+    """
 
     text: str
-    beam_size: int
+    as_ids: bool  # tokens stand as ids in the text, though there is a tokenizer
+    beam_size: int  # 1 where labels come out
     tokens: tuple[int, ...]  # without the end token
     text_out: str
     score: float

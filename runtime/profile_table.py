@@ -34,10 +34,12 @@ def _heading(report: Report) -> Iterator[str]:
     )
     if machine.load_average is not None:
         yield f"Load average when it began {machine.load_average:.1f}"
+    search = ""
+    if report.beam_size is not None:
+        search = f"; beam {report.beam_size}, length penalty {report.length_penalty:g}"
     yield (
         f"{report.sentences} sentences, {options.batch_size} a call, "
-        f"{options.repeat} times; beam {report.beam_size}, "
-        f"length penalty {report.length_penalty:g}"
+        f"{options.repeat} times{search}"
     )
     yield (
         f"Not counted: the first call and {report.warm_up_calls} more to warm up; "
@@ -58,8 +60,12 @@ def _timings(report: Report) -> Iterator[str]:
     for parts in zip(*(timings.parts for timings in bundles), strict=True):
         yield _row(parts[0].name, [(part.spread, part.share) for part in parts])
     yield _row("whole", [(timings.whole, 1) for timings in bundles])
-    yield _row("one step", [(timings.one_step, None) for timings in bundles])
-    yield _row("first token", [(timings.first_token, None) for timings in bundles])
+    for label, spreads in (
+        ("one step", [timings.one_step for timings in bundles]),
+        ("first token", [timings.first_token for timings in bundles]),
+    ):
+        if all(spreads):
+            yield _row(label, [(spread, None) for spread in spreads if spread])
     for letter, profile in _lettered(report.profiles):
         share = profile.timings.accounted_share
         yield f"{letter}: the parts add up to {share:.1%} of the whole"
@@ -109,6 +115,8 @@ def _operators(profiles: Sequence[Profile]) -> Iterator[str]:
             ("encoder", profile.encoder_operators),
             ("step", profile.step_operators),
         ):
+            if not operators:
+                continue
             yield f"{label:<{_LABEL}}{'share':>{_NUMBER}}{'us a call':>{_NUMBER}}  node"
             for operator in operators:
                 yield _operator_row(operator)

@@ -23,16 +23,20 @@ from seq2edge.runtime.errors import ConfigError, InputError
 from seq2edge.runtime.footprint import measure_footprint
 from seq2edge.runtime.golden import Golden
 from seq2edge.runtime.operators import Operator, most_expensive
+from seq2edge.runtime.predictor import Predictor
 from seq2edge.runtime.resources import Machine, Memory
+from seq2edge.runtime.runner import Runner, run
+from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.timing import (
     PARTS,
     Call,
     Clock,
     Recorder,
+    TimedLabeller,
     TimedStepper,
     TimedTokenizer,
 )
-from seq2edge.runtime.translator import Translator, default_options
+from seq2edge.runtime.translator import default_options
 from seq2edge.runtime.workload import Workload
 
 OTHER = "other"
@@ -91,12 +95,12 @@ class Timings:
 
     calls: int
     sentences: int
-    tokens: int  # of the translations, without end tokens
+    tokens: int  # of the translations, without end tokens; or labels
     steps: int
     whole: Spread
     parts: tuple[Part, ...]
-    one_step: Spread
-    first_token: Spread  # from the call to the end of its first step
+    one_step: Spread | None  # of a decoder, or of a stream; None without steps
+    first_token: Spread | None  # from the call to the end of its first step
     sentences_per_second: float
     tokens_per_second: float
 
@@ -128,8 +132,8 @@ class Report:
 
     machine: Machine
     options: ProfileOptions
-    beam_size: int
-    length_penalty: float
+    beam_size: int | None  # None: labels, which no search finds
+    length_penalty: float | None
     sentences: int
     warm_up_calls: int  # of each bundle, beside the first; in none of the timings
     profiles: tuple[Profile, ...]
@@ -146,30 +150,45 @@ class Measured:
     call: Call
     sentences: int
     tokens: int
+    streamed: tuple[float, ...] = ()  # seconds of each step of a stream, after the call
 
 
 class Contender:
-    """A translator under the clock."""
+    """A runner under the clock."""
 
-    def __init__(
-        self, translator: Translator, workload: Workload, clock: Clock
-    ) -> None:
+    def __init__(self, runner: Runner, workload: Workload, clock: Clock) -> None:
         self._recorder = Recorder(clock)
-        tokenizer, stepper = translator.tokenizer, translator.stepper
-        self._translator = replace(
-            translator,
-            tokenizer=tokenizer and TimedTokenizer(tokenizer, self._recorder),
-            stepper=TimedStepper(stepper, self._recorder),
-        )
+        self._runner = _timed(runner, self._recorder)
         self._search = workload.search
 
-    def translate(self, texts: Sequence[str]) -> Measured:
-        """Translate the sentences of one call."""
-        translations, call = self._recorder.call(
-            lambda: self._translator.translate_batch(texts, self._search)
+    def run(self, texts: Sequence[str]) -> Measured:
+        """Translate or label the sentences of one call."""
+        outputs, call = self._recorder.call(
+            lambda: run(self._runner, texts, self._search)
         )
-        tokens = sum(len(translation.tokens) for translation in translations)
-        return Measured(call, len(texts), tokens)
+        units = sum(output.units for output in outputs)
+        return Measured(call, len(texts), units, self._stream(texts))
+
+    def _stream(self, texts: Sequence[str]) -> tuple[float, ...]:
+        """The first of the texts word by word, where the bundle can do that."""
+        runner = self._runner
+        if not isinstance(runner, Predictor) or not runner.streams:
+            return ()
+        if runner.tokenizer is None:
+            return ()
+        stream = runner.stream()
+        words = texts[0].split()
+        _, call = self._recorder.call(lambda: [stream.push(word) for word in words])
+        return tuple(call.step_seconds())
+
+
+def _timed(runner: Runner, recorder: Recorder) -> Runner:
+    tokenizer = runner.tokenizer and TimedTokenizer(runner.tokenizer, recorder)
+    if isinstance(runner, Predictor):
+        labeller = TimedLabeller(runner.labeller, recorder)
+        return replace(runner, tokenizer=tokenizer, labeller=labeller)
+    stepper = TimedStepper(runner.stepper, recorder)
+    return replace(runner, tokenizer=tokenizer, stepper=stepper)
 
 
 def profile(
@@ -185,8 +204,9 @@ def profile(
     machine = Machine.here()  # before our own load counts
     bundles = [Bundle.load(path) for path in paths]
     workload = _workload(bundles[0], sentences, options)
+    search = workload.search
     loaded = [_load(bundle.path, workload, clock) for bundle in bundles]
-    contenders = [Contender(translator, workload, clock) for translator, _ in loaded]
+    contenders = [Contender(runner, workload, clock) for runner, _ in loaded]
     calls = workload.calls()
     first = take_turns(contenders, calls[:1])
     warm_up = calls[:_MOST_WARM_UP_CALLS]
@@ -201,8 +221,8 @@ def profile(
     return Report(
         machine=machine,
         options=options,
-        beam_size=workload.search.beam_size,
-        length_penalty=workload.search.length_penalty,
+        beam_size=search.beam_size if search else None,
+        length_penalty=search.length_penalty if search else None,
         sentences=len(workload.sentences),
         warm_up_calls=len(warm_up),
         profiles=tuple(profiles),
@@ -212,8 +232,8 @@ def profile(
 def take_turns(
     contenders: Sequence[Contender], calls: Sequence[Sequence[str]]
 ) -> list[list[Measured]]:
-    """What each contender took; all translate a call before any goes on to the next."""
-    turns = [[each.translate(texts) for each in contenders] for texts in calls]
+    """What each contender took; all do a call before any goes on to the next."""
+    turns = [[each.run(texts) for each in contenders] for texts in calls]
     return [list(measured) for measured in zip(*turns, strict=True)]
 
 
@@ -222,7 +242,9 @@ def summarize(measured: Sequence[Measured]) -> Timings:
     calls = [each.call for each in measured]
     seconds = sum(call.seconds for call in calls)
     steps = list(chain.from_iterable(call.step_seconds() for call in calls))
+    steps += chain.from_iterable(each.streamed for each in measured)
     first_tokens = [call.first_token_seconds() for call in calls]
+    firsts = [first for first in first_tokens if first is not None]
     sentences = sum(each.sentences for each in measured)
     tokens = sum(each.tokens for each in measured)
     parts = {name: [call.part_seconds(name) for call in calls] for name in PARTS}
@@ -237,8 +259,8 @@ def summarize(measured: Sequence[Measured]) -> Timings:
             Part(name, Spread.of(part), sum(part) / seconds)
             for name, part in parts.items()
         ),
-        one_step=Spread.of(steps),
-        first_token=Spread.of(first for first in first_tokens if first is not None),
+        one_step=Spread.of(steps) if steps else None,
+        first_token=Spread.of(firsts) if firsts else None,
         sentences_per_second=sentences / seconds,
         tokens_per_second=tokens / seconds,
     )
@@ -247,22 +269,33 @@ def summarize(measured: Sequence[Measured]) -> Timings:
 def _workload(
     bundle: Bundle, sentences: Sequence[str] | None, options: ProfileOptions
 ) -> Workload:
+    folder = ""
     if sentences is None:
         examples = Golden.read(bundle.path).examples
+        if any(example.as_ids for example in examples):
+            raise InputError(
+                "this bundle's golden examples are ids; give a file of sentences"
+            )
         sentences = list(dict.fromkeys(example.text for example in examples))
+        folder = str(bundle.path)
     texts = tuple(text for text in sentences if text.strip())
     if not texts:
         raise InputError("there is no sentence to profile with; give a file of them")
+    search = _search(bundle, options)
+    return Workload(texts, options.batch_size, search, options.engine, folder)
+
+
+def _search(bundle: Bundle, options: ProfileOptions) -> SearchOptions | None:
+    if bundle.manifest.task != "generation":
+        return None
     defaults = default_options(bundle.manifest)
-    beam_size = options.beam_size or defaults.beam_size
-    search = replace(defaults, beam_size=beam_size)
-    return Workload(texts, options.batch_size, search, options.engine)
+    return replace(defaults, beam_size=options.beam_size or defaults.beam_size)
 
 
-def _load(path: Path, workload: Workload, clock: Clock) -> tuple[Translator, float]:
+def _load(path: Path, workload: Workload, clock: Clock) -> tuple[Runner, float]:
     start = clock()
-    translator = workload.load(path)
-    return translator, 1000 * (clock() - start)
+    runner = workload.load(path)
+    return runner, 1000 * (clock() - start)
 
 
 def _profile(
@@ -294,9 +327,13 @@ def _operators(
     """The most expensive operators of the encoder, and of the heads together."""
     with TemporaryDirectory(prefix="seq2edge-profile-") as folder:
         engine = Engine.load(bundle, replace(workload.engine, profile=Path(folder)))
-        translator = replace(workload.load(bundle.path), stepper=engine)
+        runner = workload.load(bundle.path)
+        if isinstance(runner, Predictor):
+            runner = replace(runner, labeller=engine)
+        else:
+            runner = replace(runner, stepper=engine)
         for texts in islice(cycle(workload.calls()), _OPERATOR_CALLS):
-            translator.translate_batch(texts, workload.search)
+            run(runner, texts, workload.search)
         profiles = engine.end_profiling()
         encoder = most_expensive([profiles.pop("encoder")])
         return encoder, most_expensive(profiles.values())

@@ -1,4 +1,5 @@
-"""The seam between a model and a search: whatever can start and step can be decoded.
+"""The seam between a model and what drives it: whatever can start and step can be
+decoded, and whatever gives logits can label.
 
 The ONNX engine and the torch module both satisfy it, so that one search decodes both
 and parity compares models, not decoders.
@@ -50,4 +51,27 @@ class Stepper(Protocol):
 
     def start(self, inputs: Inputs) -> Decoding:
         """Encode a batch, e.g. source (batch, source) and source_lengths (batch,)."""
+        ...
+
+
+class Stream(Protocol):
+    """Rows that are labelled position by position; the state after the last one."""
+
+    def push(self, positions: NDArray[np.generic]) -> FloatArray:
+        """Read one token (rows,) or frame (rows, features) each: (rows, labels)."""
+        ...
+
+
+class Labeller(Protocol):
+    """A model that gives labels; safe to share between threads."""
+
+    def logits(self, inputs: Inputs) -> FloatArray:
+        """Read a batch: (batch, labels), or (batch, time, labels) of a tagger.
+
+        What a tagger gives past a sequence's length means nothing.
+        """
+        ...
+
+    def stream(self, rows: int) -> Stream:
+        """Begin to tag so many sequences position by position."""
         ...

@@ -1,4 +1,4 @@
-"""Where the time of a translation goes: wrappers around tokenizer and stepper.
+"""Where the time of a translation goes: wrappers around tokenizer and model.
 
 They note when each part of the work begins and ends. What lies before, between and
 after the model's runs is the search's: padding the batch, choosing, ranking. The whole
@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seq2edge.runtime.stepper import (
     Decoding,
     FloatArray,
     Inputs,
     IntArray,
+    Labeller,
     Stepper,
+    Stream,
 )
 from seq2edge.runtime.tokenizer import Tokenizer
 
@@ -119,6 +124,11 @@ class TimedTokenizer:
         self._tokenizer = tokenizer
         self._span = recorder.span
 
+    @property
+    def ends(self) -> bool:
+        """As the tokenizer's."""
+        return self._tokenizer.ends
+
     def encode(self, text: str) -> list[int]:
         """Part tokenize."""
         return self._span(TOKENIZE, lambda: self._tokenizer.encode(text))
@@ -147,6 +157,31 @@ class TimedStepper:
         """Part encode."""
         decoding = self._recorder.span(ENCODE, lambda: self._stepper.start(inputs))
         return _TimedDecoding(decoding, self._recorder)
+
+
+class TimedLabeller:
+    """A labeller whose runs are noted."""
+
+    def __init__(self, labeller: Labeller, recorder: Recorder) -> None:
+        self._labeller = labeller
+        self._recorder = recorder
+
+    def logits(self, inputs: Inputs) -> FloatArray:
+        """Part encode."""
+        return self._recorder.span(ENCODE, lambda: self._labeller.logits(inputs))
+
+    def stream(self, rows: int) -> Stream:
+        """Whose steps are of part step."""
+        return _TimedStream(self._labeller.stream(rows), self._recorder)
+
+
+class _TimedStream:
+    def __init__(self, stream: Stream, recorder: Recorder) -> None:
+        self._stream = stream
+        self._recorder = recorder
+
+    def push(self, positions: NDArray[np.generic]) -> FloatArray:
+        return self._recorder.span(STEP, lambda: self._stream.push(positions))
 
 
 class _TimedDecoding:

@@ -1,4 +1,7 @@
-"""Text in, `Translation` out: tokenizer, search and stepper put together.
+"""Text in, `Translation` out: reader, search and stepper put together.
+
+Text is what most models read; others read several texts, feature frames, a vector or a
+class, written as `records` says.
 
 Sentences are sorted by length and decoded in batches of a bounded number of padded
 tokens; results come in the order of the input. A text longer than the model takes is
@@ -14,15 +17,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seq2edge.runtime.bundle import Bundle, Limits, Manifest
-from seq2edge.runtime.errors import BundleError, ConfigError, InputError
+from seq2edge.runtime.batching import Batching, batches, windows
+from seq2edge.runtime.bundle import Bundle
+from seq2edge.runtime.errors import BundleError
+from seq2edge.runtime.inputs import (
+    SOURCE,
+    Example,
+    Given,
+    as_example,
+    check_example,
+    collate,
+    example_length,
+)
+from seq2edge.runtime.manifest import InputSpec, Limits, Manifest
+from seq2edge.runtime.records import Reader
 from seq2edge.runtime.search import (
     Hypothesis,
     SearchOptions,
     length_penalty,
     search,
 )
-from seq2edge.runtime.stepper import Inputs, Stepper
+from seq2edge.runtime.stepper import Stepper
 from seq2edge.runtime.text import Piece, join, split
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -30,14 +45,9 @@ if TYPE_CHECKING:  # slow to import, and not needed to decode with another stepp
     from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.tokenizer import Tokenizer
 
-SOURCE = "source"
-SOURCE_LENGTHS = "source_lengths"
-
 # A text of more characters than this for every token isn't even tokenized as a whole:
 # a piece has 16 characters at most (SentencePiece's default), and memory is bounded.
 _CHARACTERS_PER_TOKEN = 32
-_FIRST_WINDOW = 16  # lines; each window is twice the last, so that output begins early
-_WINDOW_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -75,25 +85,6 @@ class Translation:
     alternatives: tuple[Alternative, ...] = ()  # n_best - 1 at most
 
 
-@dataclass(frozen=True)
-class Batching:
-    """How much is decoded at once; memory grows with it."""
-
-    tokens: int = 2048  # of the source, padding included
-    sentences: int = 32
-    lines: int = 1024  # of a stream, read ahead and sorted by length
-
-    def __post_init__(self) -> None:
-        """Refuse a batch of nothing."""
-        faults = [
-            f"{name} {value} must be at least 1"
-            for name, value in vars(self).items()
-            if value < 1
-        ]
-        if faults:
-            raise ConfigError(f"batching: {'; '.join(faults)}")
-
-
 @dataclass(frozen=True, eq=False)
 class Translator:
     """Translates with any stepper; threads may share it."""
@@ -101,9 +92,11 @@ class Translator:
     stepper: Stepper
     vocabulary: Vocabulary
     limits: Limits
-    tokenizer: "Tokenizer | None" = None
+    tokenizer: "Tokenizer | None" = None  # without one a text is its ids
     defaults: SearchOptions = field(default_factory=SearchOptions)
     batching: Batching = field(default_factory=Batching)
+    inputs: tuple[InputSpec, ...] = (SOURCE,)
+    folder: Path = field(default_factory=Path)  # that names of files are relative to
 
     @classmethod
     def load(
@@ -117,15 +110,20 @@ class Translator:
         from seq2edge.runtime.engine import Engine
 
         bundle = Bundle.load(path, check_hashes)
-        _check_inputs(bundle)
         manifest = bundle.manifest
+        if manifest.task != "generation" or manifest.vocabulary is None:
+            raise BundleError(
+                f"{bundle.path} writes no tokens, it does {manifest.task}; "
+                "use `seq2edge predict` or Predictor"
+            )
         return cls(
             stepper=Engine.load(bundle, engine_options),
             vocabulary=manifest.vocabulary,
             limits=manifest.limits,
-            tokenizer=_load_tokenizer(bundle),
+            tokenizer=_load_tokenizer(bundle, manifest.vocabulary),
             defaults=default_options(manifest),
             batching=batching or Batching(),
+            inputs=manifest.inputs,
         )
 
     def translate(self, text: str, options: SearchOptions | None = None) -> Translation:
@@ -157,54 +155,61 @@ class Translator:
             yield from self.translate_batch(window, options)
 
     def generate(
-        self, source_ids: Sequence[Sequence[int]], options: SearchOptions | None = None
+        self, examples: Sequence[Given], options: SearchOptions | None = None
     ) -> list[list[Hypothesis]]:
-        """Decode ids as the model was trained on them (usually with an end token).
+        """Decode arrays as the model was trained on them, tokens with an end token.
 
-        This needs no tokenizer, and cuts nothing: InputError names what is too long.
+        An example is a dict of arrays (see `inputs`), or just ids where one sequence of
+        tokens is the input. This needs no tokenizer, and cuts nothing: InputError names
+        what is too long.
         """
-        self._check_ids(source_ids)
-        return self._decode(source_ids, options or self.defaults)
-
-    def _check_ids(self, source_ids: Sequence[Sequence[int]]) -> None:
-        limit = self.limits.source_tokens
-        for index, ids in enumerate(source_ids):
-            if not 0 < len(ids) <= limit:
-                raise InputError(
-                    f"sentence {index} has {len(ids)} tokens; "
-                    f"this model takes from 1 to {limit}"
-                )
-            if min(ids) < 0:
-                raise InputError(f"sentence {index} holds the negative id {min(ids)}")
+        typed = [as_example(each, self.inputs) for each in examples]
+        for index, example in enumerate(typed):
+            longest = self.limits.source_tokens
+            check_example(example, self.inputs, longest, f"example {index}")
+        return self._decode(typed, options or self.defaults)
 
     def _read(self, text: str) -> "_Source":
-        """Tokenize a text, in pieces if it is too long."""
-        if self.tokenizer is None:
-            raise InputError("this bundle has no tokenizer; decode ids with generate()")
-        tokenizer, limit = self.tokenizer, self.limits.source_tokens
+        """What there is to decode of a text, in pieces if it is too long."""
+        longest = self.limits.source_tokens
+        reader = Reader(self.inputs, self.tokenizer, longest, self.folder)
+        if self.tokenizer is not None and reader.reads_text:
+            return self._read_text(text, self.tokenizer)
+        if not text.strip():
+            return _Source([], [], False, ())
+        record = reader.read(text)
+        piece = Piece(text, "")
+        return _Source([piece], [record.example], record.cut, record.unknown)
+
+    def _read_text(self, text: str, tokenizer: "Tokenizer") -> "_Source":
+        limit, name = self.limits.source_tokens, self.inputs[0].name
         pieces, encoded = _tokenize(text, tokenizer, limit)
         blank = tokenizer.encode("")
         unknown = (tokenizer.unknown_characters(piece.text) for piece in pieces)
         return _Source(
             pieces=pieces,
-            ids=[[] if ids == blank else _within(ids, limit) for ids in encoded],
+            examples=[
+                None
+                if ids == blank
+                else {name: np.array(_within(ids, limit), np.int64)}
+                for ids in encoded
+            ],
             truncated=any(len(ids) > limit for ids in encoded),
             unknown=tuple(dict.fromkeys(chain(*unknown))),
         )
 
     def _decode(
-        self, sources: Sequence[Sequence[int]], options: SearchOptions
+        self, examples: Sequence[Example], options: SearchOptions
     ) -> list[list[Hypothesis]]:
-        results: list[list[Hypothesis]] = [[] for _ in sources]
-        for batch in _batches([len(source) for source in sources], self.batching):
-            chosen = [sources[index] for index in batch]
-            max_lengths = [self._max_length(len(source), options) for source in chosen]
+        results: list[list[Hypothesis]] = [[] for _ in examples]
+        lengths = [example_length(example, self.inputs) for example in examples]
+        for batch in batches(lengths, self.batching):
             found = search(
                 self.stepper,
-                batch_inputs(chosen),
+                collate([examples[index] for index in batch], self.inputs),
                 self.vocabulary,
                 options,
-                max_lengths,
+                [self._max_length(lengths[index], options) for index in batch],
             )
             for index, hypotheses in zip(batch, found, strict=True):
                 results[index] = hypotheses
@@ -213,10 +218,14 @@ class Translator:
     def _max_length(self, source_length: int, options: SearchOptions) -> int:
         """Twice the source and ten more, unless the options say otherwise.
 
-        It stops a model that repeats itself; what is right is hardly ever longer.
+        It stops a model that repeats itself; what is right is hardly ever longer. Where
+        the source has no length, only the model's limit does.
         """
+        limit = self.limits.target_tokens
         usual = max(2 * source_length + 10, options.min_length + 1)
-        return min(options.max_length or usual, self.limits.target_tokens)
+        if not source_length:
+            usual = limit
+        return min(options.max_length or usual, limit)
 
     def _write(
         self, source: "_Source", found: list[list[Hypothesis]], options: SearchOptions
@@ -243,62 +252,63 @@ class Translator:
         options: SearchOptions,
     ) -> Alternative:
         """The rank'th best of every sentence, or its last where it has no more."""
-        assert self.tokenizer is not None  # _read has checked it
         chosen = [hypotheses[min(rank, len(hypotheses) - 1)] for hypotheses in found]
-        decoded = iter([self.tokenizer.decode(one.tokens) for one in chosen])
-        texts = [next(decoded) if ids else "" for ids in source.ids]
+        decoded = iter([self.decode(one.tokens) for one in chosen])
+        texts = ["" if one is None else next(decoded) for one in source.examples]
+        tokens = [*chain(*(one.tokens for one in chosen))]
+        pieces = self.tokenizer.pieces if self.tokenizer else _as_texts
         return Alternative(
             text=join(source.pieces, texts),
-            tokens=self.tokenizer.pieces([*chain(*(one.tokens for one in chosen))]),
+            tokens=pieces(tokens),
             score=_score(chosen, options.length_penalty),
         )
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of target ids; the ids themselves where there is no tokenizer."""
+        if self.tokenizer is None:
+            return " ".join(_as_texts(tokens))
+        return self.tokenizer.decode(tokens)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A text that has been tokenized."""
+    """A text that has been read."""
 
     pieces: list[Piece]
-    ids: list[list[int]]  # of each piece; none where it is blank
+    examples: list[Example | None]  # of each piece; None where it is blank
     truncated: bool
     unknown: tuple[str, ...]
 
     @property
-    def sentences(self) -> list[list[int]]:
+    def sentences(self) -> list[Example]:
         """What there is to decode."""
-        return [ids for ids in self.ids if ids]
+        return [example for example in self.examples if example is not None]
 
 
 def default_options(manifest: Manifest) -> SearchOptions:
     """The search that a bundle's model was evaluated with."""
     defaults = manifest.search
+    assert defaults is not None  # the manifest's own checks
     return SearchOptions(defaults.beam_size, defaults.length_penalty)
 
 
-def _check_inputs(bundle: Bundle) -> None:
-    inputs = [(one.name, one.kind, one.lengths) for one in bundle.manifest.inputs]
-    if inputs != [(SOURCE, "tokens", SOURCE_LENGTHS)]:
-        names = ", ".join(f"{name} ({kind})" for name, kind, _ in inputs)
-        raise BundleError(
-            f"{bundle.path} can't translate: its inputs are {names}, not one sequence "
-            f"of tokens named {SOURCE}; decode with its Engine and `search`"
-        )
-
-
-def _load_tokenizer(bundle: Bundle) -> "Tokenizer | None":
-    spec, size = bundle.manifest.tokenizer, bundle.manifest.vocabulary.size
-    if spec is None:
+def _load_tokenizer(bundle: Bundle, vocabulary: Vocabulary) -> "Tokenizer | None":
+    if bundle.manifest.tokenizer is None:
         return None
-    from seq2edge.runtime.tokenizer import SentencePieceTokenizer
+    from seq2edge.runtime.tokenizer import load_tokenizer
 
-    source, target = bundle.file(spec.source), bundle.file(spec.target)
-    tokenizer = SentencePieceTokenizer.load(source, target, spec.append_end)
-    if tokenizer.target_size > size:
+    tokenizer, target = load_tokenizer(bundle), bundle.manifest.tokenizer.target
+    if tokenizer.target_size > vocabulary.size:
         raise BundleError(
-            f"{target} has {tokenizer.target_size} pieces, but the model's vocabulary "
-            f"only {size}; export it again with its own tokenizer"
+            f"{bundle.file(target)} has {tokenizer.target_size} pieces, but the "
+            f"model's vocabulary only {vocabulary.size}; export it again with its own "
+            "tokenizer"
         )
     return tokenizer
+
+
+def _as_texts(tokens: Sequence[int]) -> tuple[str, ...]:
+    return tuple(map(str, tokens))
 
 
 def _tokenize(
@@ -325,49 +335,9 @@ def _within(ids: list[int], limit: int) -> list[int]:
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
-def _batches(lengths: Sequence[int], batching: Batching) -> Iterator[list[int]]:
-    """Indices of sentences of about the same length, the short ones first."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        padded = lengths[index] * (len(batch) + 1)
-        if batch and (padded > batching.tokens or len(batch) == batching.sentences):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def batch_inputs(sources: Sequence[Sequence[int]]) -> Inputs:
-    """Pad a batch; with 0, which every vocabulary has, as padding is never read."""
-    lengths = np.array([len(source) for source in sources], dtype=np.int32)
-    padded = np.zeros((len(sources), lengths.max()), dtype=np.int64)
-    for row, source in enumerate(sources):
-        padded[row, : len(source)] = source
-    return {SOURCE: padded, SOURCE_LENGTHS: lengths}
-
-
 def _score(hypotheses: Sequence[Hypothesis], alpha: float) -> float:
     if not hypotheses:
         return 0.0
     log_prob = sum(one.log_prob for one in hypotheses)
     length = sum(len(one.tokens) + one.finished for one in hypotheses)
     return log_prob / length_penalty(length, alpha)
-
-
-def windows(lines: Iterable[str], most: int) -> Iterator[list[str]]:
-    """Runs of lines, growing to `most`, to be translated one run at a time.
-
-    None has many characters unless a line has them, so that memory is bounded.
-    """
-    window: list[str] = []
-    size, characters = min(_FIRST_WINDOW, most), 0
-    for line in lines:
-        window.append(line)
-        characters += len(line)
-        if len(window) == size or characters >= _WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
-            size = min(2 * size, most)
-    if window:
-        yield window

@@ -13,9 +13,8 @@ from typing import Any
 from seq2edge.runtime import schema
 from seq2edge.runtime.bundle import Bundle, unlisted_files
 from seq2edge.runtime.engine import EngineOptions
-from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.golden import Golden, GoldenExample
-from seq2edge.runtime.translator import Translator
+from seq2edge.runtime.runner import load_runner, replay
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,11 @@ class Verification:
 
 def verify(path: Path | str, options: EngineOptions | None = None) -> Verification:
     """Check a bundle's files and replay its examples; BundleError if it is damaged."""
-    translator = Translator.load(path, options)
-    bundle = Bundle.load(path, check_hashes=False)  # the line above has checked them
+    bundle = Bundle.load(path)
+    runner = load_runner(path, options, check_hashes=False)
+    runner = replace(runner, folder=bundle.path)
     golden = Golden.read(bundle.path)
-    pairs = [(example, replay(translator, example)) for example in golden.examples]
+    pairs = [(example, replay(runner, example)) for example in golden.examples]
     return Verification(
         path=str(path),
         files=len(bundle.manifest.files),
@@ -94,21 +94,6 @@ def verify(path: Path | str, options: EngineOptions | None = None) -> Verificati
             default=0.0,
         ),
         differences=tuple(_differences(pairs, golden.score_tolerance)),
-    )
-
-
-def replay(translator: Translator, example: GoldenExample) -> GoldenExample:
-    """The example as it comes out here; an exporter makes its examples so too."""
-    if translator.tokenizer is None:
-        raise InputError("this bundle has no tokenizer to read its examples with")
-    options = replace(translator.defaults, beam_size=example.beam_size)
-    ids = translator.tokenizer.encode(example.text)
-    [[best, *_]] = translator.generate([ids], options)
-    return replace(
-        example,
-        tokens=best.tokens,
-        text_out=translator.tokenizer.decode(best.tokens),
-        score=best.score,
     )
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ from seq2edge.runtime.errors import Seq2EdgeError
 from seq2edge.text_files import decode_lines, read_lines, write_text
 
 if TYPE_CHECKING:
+    from seq2edge.runtime.predictor import Predictor
     from seq2edge.runtime.search import SearchOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -106,7 +107,7 @@ def train(recipe: Path, output: Path, data: Path | None) -> None:
 @click.option(
     "--sample",
     type=FILE,
-    help="Lines of SOURCE or SOURCE TAB REFERENCE to judge by "
+    help="Lines of INPUT or INPUT TAB REFERENCE to judge by, a field for each input "
     "[default: the checkpoint's sample.tsv].",
 )
 @click.option("--force", is_flag=True, help="Replace BUNDLE if it is one already.")
@@ -124,6 +125,13 @@ def train(recipe: Path, output: Path, data: Path | None) -> None:
     show_default=True,
     help="BLEU points that quantization may lose on the sample.",
 )
+@click.option(
+    "--max-accuracy-loss",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Percentage points that it may lose where right results are counted.",
+)
 def export(
     checkpoint: Path,
     bundle: Path,
@@ -132,13 +140,18 @@ def export(
     force: bool,
     min_exact: float,
     max_bleu_loss: float,
+    max_accuracy_loss: float,
 ) -> None:
     """Export CHECKPOINT to a verified BUNDLE; a failing export leaves none."""
-    from seq2edge.export.parity import Limits
+    from seq2edge.export.parity import QualityLimits
     from seq2edge.export.pipeline import ExportOptions, export_checkpoint
     from seq2edge.progress import stages
 
-    limits = Limits(min_exact=min_exact, max_bleu_loss=max_bleu_loss)
+    limits = QualityLimits(
+        min_exact=min_exact,
+        max_bleu_loss=max_bleu_loss,
+        max_accuracy_loss=max_accuracy_loss,
+    )
     options = ExportOptions(
         precision=precision, sample=sample, limits=limits, force=force
     )
@@ -169,25 +182,35 @@ def search_options(command: F) -> F:
     return command
 
 
+def line_options(command: F) -> F:
+    """The options of commands that answer line by line."""
+    options = [
+        click.option("--n-best", type=click.IntRange(1), default=1, show_default=True),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+        click.option(
+            "--errors",
+            type=click.Choice(["strict", "replace"]),
+            default="strict",
+            show_default=True,
+            help="What to do with invalid UTF-8.",
+        ),
+        click.option(
+            "--read-ahead",
+            type=click.IntRange(1),
+            help="Lines read ahead to be sorted by length; 1 answers each line at once "
+            "[default: 1 on a terminal, else 1024].",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("bundle", type=FOLDER)
 @click.argument("text", nargs=-1)
 @search_options
-@click.option("--n-best", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option(
-    "--errors",
-    type=click.Choice(["strict", "replace"]),
-    default="strict",
-    show_default=True,
-    help="What to do with invalid UTF-8.",
-)
-@click.option(
-    "--read-ahead",
-    type=click.IntRange(1),
-    help="Lines read ahead to be sorted by length; 1 answers each line at once "
-    "[default: 1 on a terminal, else 1024].",
-)
+@line_options
 def translate(
     bundle: Path,
     text: tuple[str, ...],
@@ -200,44 +223,135 @@ def translate(
 ) -> None:
     """Translate each TEXT, or standard input line by line.
 
+    So does every bundle that writes tokens: it summarises, answers, transcribes. Where
+    it reads something else than one text, a line has a field for each input, TAB
+    between them: text, a class, numbers of a vector, or a .npy file of frames.
+
     An empty line stays empty. What was done to a text beyond translating it (cut into
     sentences, truncated, unknown characters) is in the flags of --json, whose
     milliseconds are those of the lines translated together, divided by their number.
     """
+    from seq2edge.runtime.batching import Batching
     from seq2edge.runtime.engine import EngineOptions
-    from seq2edge.runtime.translator import Batching, Translator, windows
-    from seq2edge.translations import Losses, json_line, plain_lines
+    from seq2edge.runtime.translator import Translator
+    from seq2edge.translations import json_line, plain_lines
 
-    stdin = sys.stdin.buffer
-    batching = Batching(lines=read_ahead or (1 if stdin.isatty() else 1024))
+    batching = Batching(lines=read_ahead or _read_ahead())
     translator = Translator.load(bundle, EngineOptions(threads=threads), batching)
     options = _search(translator.defaults, n_best=n_best, **search)
+    show = json_line if as_json else lambda one, _: "\n".join(plain_lines(one, n_best))
+    lines = _lines(text, errors)
+    _answer(
+        lines,
+        batching.lines,
+        lambda window: translator.translate_batch(window, options),
+        show,
+        notes=not as_json,
+    )
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.argument("text", nargs=-1)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="Tag word by word as they come: a line holds one or more words, its label "
+    "follows at once; an empty line begins a new text.",
+)
+@line_options
+def predict(
+    bundle: Path,
+    text: tuple[str, ...],
+    threads: int,
+    stream: bool,
+    n_best: int,
+    as_json: bool,
+    errors: str,
+    read_ahead: int | None,
+) -> None:
+    """Tag or classify each TEXT, or standard input line by line.
+
+    A tagger prints a label for every word, a classifier one for the whole line (with
+    --n-best the likeliest ones and their probabilities). Where the bundle reads
+    something else than one text, a line is written as for `translate`.
+    """
+    from seq2edge.runtime.batching import Batching
+    from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.predictor import Predictor
+    from seq2edge.translations import prediction_json, prediction_lines
+
+    batching = Batching(lines=read_ahead or _read_ahead())
+    predictor = Predictor.load(bundle, EngineOptions(threads=threads), batching)
+    lines = _lines(text, errors)
+    if stream:
+        _tag_stream(predictor, lines)
+        return
+    show = (
+        prediction_json
+        if as_json
+        else lambda one, _: "\n".join(prediction_lines(one, n_best))
+    )
+    _answer(lines, batching.lines, predictor.predict_batch, show, notes=not as_json)
+
+
+def _tag_stream(predictor: "Predictor", lines: Iterable[str]) -> None:
+    """Answer every word at once: word TAB label."""
+    tagging = predictor.stream()
+    for line in lines:
+        if not line.strip():
+            tagging = predictor.stream()
+            print(flush=True)
+        for word in line.split():
+            print(f"{word}\t{tagging.push(word)[0]}", flush=True)
+
+
+def _read_ahead() -> int:
+    return 1 if sys.stdin.isatty() else 1024
+
+
+def _lines(text: tuple[str, ...], errors: str) -> Iterator[str]:
+    """The arguments, or standard input."""
+    if text:
+        return iter(text)
+    return decode_lines(sys.stdin.buffer, "standard input", errors)
+
+
+def _answer(
+    lines: Iterable[str],
+    read_ahead: int,
+    work: Callable[[list[str]], Sequence[Any]],
+    show: Callable[[Any, float], str],
+    notes: bool,
+) -> None:
+    """Print what comes of each line, and on standard error what was lost."""
+    from seq2edge.runtime.batching import windows
+    from seq2edge.translations import Losses
+
     losses = Losses()
-    lines = iter(text) if text else decode_lines(stdin, "standard input", errors)
-    for window in windows(lines, batching.lines):
+    for window in windows(lines, read_ahead):
         began = time.perf_counter()
-        translations = translator.translate_batch(window, options)
+        results = work(window)
         milliseconds = 1000 * (time.perf_counter() - began) / len(window)
-        for translation in translations:
-            losses.add(translation)
-            if as_json:
-                print(json_line(translation, milliseconds))
-            else:
-                print(*plain_lines(translation, n_best), sep="\n")
+        for result in results:
+            losses.add(result)
+            print(show(result, milliseconds))
         sys.stdout.flush()
-    if not as_json:
+    if notes:
         for note in losses.notes():
             click.echo(f"seq2edge: {note}", err=True)
 
 
 @main.command()
 @click.argument("bundle", type=FOLDER)
-@click.option("--source", type=FILE, required=True, help="A sentence a line.")
+@click.option("--source", type=FILE, required=True, help="An input a line.")
 @click.option(
     "--reference",
     type=FILE,
     required=True,
-    help="Its translation; lines that repeat a source give it several references.",
+    help="Its translation, tags or class; lines that repeat a source give it several "
+    "references.",
 )
 @click.option(
     "--tokenize", default="13a", show_default=True, help="sacreBLEU's, e.g. zh."
@@ -253,16 +367,21 @@ def evaluate(
     as_json: bool,
     **search: Any,
 ) -> None:
-    """BLEU and chrF of BUNDLE's translations (sacreBLEU), and its speed."""
+    """How good BUNDLE is on a test set, and how fast.
+
+    BLEU and chrF (sacreBLEU) and the share of exact results of a bundle that writes;
+    the share of right labels of one that labels.
+    """
     from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.evaluate import EvaluateOptions
     from seq2edge.runtime.evaluate import evaluate as run
-    from seq2edge.runtime.translator import Translator
+    from seq2edge.runtime.runner import load_runner
 
     sources, references = read_lines(source), read_lines(reference)
-    translator = Translator.load(bundle, EngineOptions(threads=threads))
-    options = EvaluateOptions(_search(translator.defaults, **search), tokenize)
-    result = run(translator, sources, references, options)
+    runner = load_runner(bundle, EngineOptions(threads=threads))
+    defaults = getattr(runner, "defaults", None)  # of a search, which labels have none
+    options = EvaluateOptions(defaults and _search(defaults, **search), tokenize)
+    result = run(runner, sources, references, options)
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
@@ -273,7 +392,7 @@ def evaluate(
 @click.argument("bundle", type=FOLDER)
 @click.option("--compare", type=FOLDER, help="A second bundle, measured in turns.")
 @click.option(
-    "--source", type=FILE, help="Sentences [default: the bundle's golden ones]."
+    "--source", type=FILE, help="Input lines [default: the bundle's golden ones]."
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from seq2edge.runtime.bundle import Bundle, InputSpec, Manifest, TensorSpec
+from seq2edge.runtime.bundle import Bundle
+from seq2edge.runtime.manifest import InputSpec, Manifest, TensorSpec
 
 
 def describe_bundle(bundle: Bundle) -> str:
@@ -21,6 +22,7 @@ def describe_bundle(bundle: Bundle) -> str:
         "contract",
         *_tensors("input", manifest.inputs),
         *_tensors("memory", manifest.memory),
+        *_tensors("output", manifest.outputs),
         *_tensors("state", manifest.state),
         *_settings(manifest),
     ]
@@ -38,15 +40,29 @@ def _tensors(role: str, specs: Sequence[InputSpec | TensorSpec]) -> Iterator[str
 
 def _settings(manifest: Manifest) -> Iterator[str]:
     vocabulary, limits, search = manifest.vocabulary, manifest.limits, manifest.search
-    yield (
-        f"  vocabulary {vocabulary.size}: padding {vocabulary.pad}, "
-        f"unknown {vocabulary.unknown}, start {vocabulary.start}, end {vocabulary.end}"
-    )
-    yield (
-        f"  limits: {limits.source_tokens} source tokens at once, "
-        f"{limits.target_tokens} target tokens"
-    )
-    yield f"  search: beam {search.beam_size}, length penalty {search.length_penalty}"
+    for spec in manifest.inputs:
+        if spec.labels:
+            yield f"  {spec.name} is one of {_names(spec.labels)}"
+    if manifest.labels:
+        yield f"  labels {len(manifest.labels)}: {_names(manifest.labels)}"
+    if manifest.task == "tagging":
+        streams = "stream" in manifest.heads
+        yield f"  {'goes' if streams else 'does not go'} position by position"
+    if vocabulary is not None:
+        yield (
+            f"  vocabulary {vocabulary.size}: padding {vocabulary.pad}, "
+            f"unknown {vocabulary.unknown}, start {vocabulary.start}, "
+            f"end {vocabulary.end}"
+        )
+    target = f", {limits.target_tokens} target tokens" if limits.target_tokens else ""
+    yield f"  limits: {limits.source_tokens} source positions at once{target}"
+    if search is not None:
+        penalty = search.length_penalty
+        yield f"  search: beam {search.beam_size}, length penalty {penalty}"
+
+
+def _names(labels: Sequence[str], most: int = 12) -> str:
+    return ", ".join(labels[:most]) + ", ..." * (len(labels) > most)
 
 
 def _tree(value: object, indent: str) -> Iterator[str]:

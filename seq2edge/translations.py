@@ -1,10 +1,12 @@
-"""Translations as lines of text or JSON, and what plain text can't show of them."""
+"""Translations and labels as lines of text or JSON, and what plain text can't show."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from seq2edge.runtime.predictor import Prediction
 from seq2edge.runtime.translator import Translation
 
 _NOTES = {
@@ -19,6 +21,27 @@ def json_line(translation: Translation, milliseconds: float) -> str:
     record["score"] = round(record["score"], 6)
     record["milliseconds"] = round(milliseconds, 3)
     return json.dumps(record, ensure_ascii=False)
+
+
+def prediction_json(prediction: Prediction, milliseconds: float) -> str:
+    """One object: labels, log_probs, words, ranking, flags and milliseconds."""
+    record = asdict(prediction)
+    record["log_probs"] = [round(number, 6) for number in prediction.log_probs]
+    record["ranking"] = [
+        {"label": label, "log_prob": round(number, 6)}
+        for label, number in prediction.ranking
+    ]
+    record["milliseconds"] = round(milliseconds, 3)
+    return json.dumps(record, ensure_ascii=False)
+
+
+def prediction_lines(prediction: Prediction, n_best: int) -> Iterator[str]:
+    """The labels; of several classes, rank TAB probability TAB label."""
+    if n_best == 1 or not prediction.ranking:
+        yield prediction.text
+        return
+    for rank, (label, log_prob) in enumerate(prediction.ranking[:n_best], start=1):
+        yield f"{rank}\t{math.exp(log_prob):.4f}\t{label}"
 
 
 def plain_lines(translation: Translation, n_best: int) -> Iterator[str]:
@@ -38,13 +61,13 @@ class Losses:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
-    def add(self, translation: Translation) -> None:
-        """Count a translation's flags."""
+    def add(self, result: Translation | Prediction) -> None:
+        """Count a result's flags."""
         for flag in _NOTES:
-            self._counts[flag] += getattr(translation.flags, flag)
+            self._counts[flag] += getattr(result.flags, flag, False)
 
     def notes(self) -> Iterator[str]:
         """A sentence for each kind of loss that happened."""
         for flag, count in self._counts.items():
             if count:
-                yield f"{count} translation(s) {_NOTES[flag]}; --json shows which"
+                yield f"{count} result(s) {_NOTES[flag]}; --json shows which"

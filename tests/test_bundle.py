@@ -10,15 +10,9 @@ from typing import Any
 import pytest
 from toy_bundle import toy_manifest, write_toy_bundle
 
-from seq2edge.runtime.bundle import (
-    MANIFEST,
-    Bundle,
-    Manifest,
-    hash_files,
-    is_bundle,
-    unlisted_files,
-)
+from seq2edge.runtime.bundle import Bundle, hash_files, is_bundle, unlisted_files
 from seq2edge.runtime.errors import BundleError
+from seq2edge.runtime.manifest import MANIFEST, Manifest
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -130,7 +124,15 @@ def test_a_damaged_manifest_is_refused(
         (put("format", "1"), "format must be an integer, not '1'"),
         (put("format", 0), "format is 0"),
         (put("format", True), "format must be an integer, not True"),
-        (put("task", "tagging"), "task must be 'sequence-to-sequence', not 'tagging'"),
+        (put("task", "singing"), "task must be 'generation' or 'tagging' or"),
+        (put("task", "tagging"), "outputs has no logits, which tagging reads"),
+        (put("task", "classification"), "labels is empty in classification"),
+        (put("vocabulary", None), "vocabulary is null, and generation needs it"),
+        (put("search", None), "search is null, and generation needs it"),
+        (put("labels", ["a"]), "labels is not empty in generation"),
+        (put("limits/target_tokens", 0), "limits.target_tokens is 0"),
+        (put("inputs/0/labels", ["a"]), "a class has labels, and nothing else has"),
+        (put("inputs/0/kind", "frames"), "a frames input has 3 axes"),
         (put("precision", "int2"), "precision must be 'fp32' or 'int8', not 'int2'"),
         (put("limits/source_tokens", 0), "limits.source_tokens is 0"),
         (put("limits/source_tokens", 1.5), "limits.source_tokens must be an integer"),
@@ -138,11 +140,11 @@ def test_a_damaged_manifest_is_refused(
         (put("search/length_penalty", "1"), "search.length_penalty must be a number"),
         (put("search/beam_size", 0), "search.beam_size is 0"),
         (put("vocabulary/end", 40), "vocabulary.end is 40, outside of 0 to 39"),
-        (put("vocabulary", None), "vocabulary must be an object, not None"),
+        (put("vocabulary", 5), "vocabulary must be an object, not 5"),
         (put("tokenizer", {}), "tokenizer.kind is missing"),
         (put("inputs", []), "inputs is empty"),
         (put("inputs", {}), "inputs must be a list"),
-        (put("inputs/0/kind", "vector"), "vectors have none"),
+        (put("inputs/0/kind", "vector"), "vectors and classes none"),
         (put("inputs/0/lengths", "source"), "inputs names source twice"),
         (put("memory/1/name", "values"), "memory names values twice"),
         (put("memory/0/shape", ["rows", 1]), "memory.values: axis 0"),

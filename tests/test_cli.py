@@ -119,7 +119,7 @@ def test_odd_text_is_translated_line_for_line(toy: Path, text: str) -> None:
 def test_a_cut_translation_is_mentioned(toy: Path) -> None:
     result = seq2edge("translate", toy, "--max-length", 1, SENTENCES[0])
     assert result.exit_code == 0
-    assert "1 translation(s) were cut at the length limit" in result.stderr
+    assert "1 result(s) were cut at the length limit" in result.stderr
 
 
 def test_invalid_utf8_names_the_line(toy: Path) -> None:

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from seq2edge.cli import main
+from seq2edge.models.build import count_parameters
 from seq2edge.models.checkpoint import Checkpoint
 from seq2edge.models.recipe import Recipe
-from seq2edge.models.recurrent_model import count_parameters
 from seq2edge.runtime import SearchOptions, Translator
 from seq2edge.runtime.bundle import Bundle
 

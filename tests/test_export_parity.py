@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toy_bundle import VOCABULARY, ToyDecoding, ToyModel, write_toy_bundle
 
+from seq2edge.export.dummies import Dummies
 from seq2edge.export.near_ties import Judge, Tokens, best
 from seq2edge.export.parity import (
-    Limits,
+    QualityLimits,
     check_sizes,
     compare_float,
     decode,
@@ -17,8 +18,9 @@ from seq2edge.export.parity import (
 )
 from seq2edge.export.quality import compare_int8, edit_distance
 from seq2edge.export.sample import Sample
-from seq2edge.runtime import bundle
+from seq2edge.runtime import manifest
 from seq2edge.runtime.errors import ExportError, InputError, ParityError
+from seq2edge.runtime.inputs import SOURCE
 from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
 from seq2edge.runtime.translator import Translator
@@ -29,6 +31,7 @@ SOURCES: Sequence[Tokens] = [
     for length in (3, 7, 1, 5, 9, 4, 2, 6, 8, 5)
 ]
 SAMPLE = Sample.of_ids(SOURCES)
+DUMMIES = Dummies.of(SAMPLE.examples, [SOURCE])
 
 
 @dataclass
@@ -68,7 +71,7 @@ def translator(stepper: Stepper) -> Translator:
     return Translator(
         stepper=stepper,
         vocabulary=VOCABULARY,
-        limits=bundle.Limits(50, 50),
+        limits=manifest.Limits(50, 50),
         defaults=SearchOptions(beam_size=3),
     )
 
@@ -84,18 +87,18 @@ REFERENCE = translator(MODEL)
 def test_a_real_bundle_equals_its_model(tmp_path: Path) -> None:
     model = write_toy_bundle(tmp_path / "bundle", seed=3)
     loaded = Translator.load(tmp_path / "bundle")
-    check_sizes(model, loaded.stepper, SOURCES, Limits())
+    check_sizes(translator(model), loaded, DUMMIES, QualityLimits())
     found = compare_float(translator(model), loaded, SAMPLE, silent)
     assert found.greedy.exact == found.beam.exact == len(SOURCES)
     assert found.log_prob_difference < 1e-3  # of log-probabilities around -50
-    assert list(found.faults(Limits())) == []
+    assert list(found.faults(QualityLimits())) == []
 
 
 def test_tiny_noise_is_measured_and_its_near_ties_explained() -> None:
     noisy = translator(Changed(MODEL, noise=0.3))
     found = compare_float(REFERENCE, noisy, SAMPLE, silent)
     assert 0.25 < found.log_prob_difference < 0.31
-    limits = Limits(max_log_prob_difference=1.0, min_exact=0.0)
+    limits = QualityLimits(max_log_prob_difference=1.0, min_exact=0.0)
     assert found.greedy.exact < len(SOURCES)  # or the test shows nothing
     assert all(one.explained for one in found.greedy.differences)
     assert not [fault for fault in found.faults(limits) if "near tie" in fault]
@@ -103,7 +106,7 @@ def test_tiny_noise_is_measured_and_its_near_ties_explained() -> None:
 
 def test_a_difference_that_noise_does_not_explain_is_a_fault() -> None:
     # The favourite tokens are taken away, which 0.01 can't explain.
-    judge = Judge(REFERENCE, SOURCES, tolerance=0.01)
+    judge = Judge(REFERENCE, SAMPLE.examples, tolerance=0.01)
     greedy, _ = searches(REFERENCE.defaults)
     expected = decode(REFERENCE, SAMPLE, greedy)
     common = np.bincount([t for s in expected for t in s]).argsort()[-5:].tolist()
@@ -112,16 +115,16 @@ def test_a_difference_that_noise_does_not_explain_is_a_fault() -> None:
     assert differences
     assert not all(one.explained for one in differences)
     found = compare_float(REFERENCE, changed, SAMPLE, silent)
-    faults = list(found.faults(Limits()))
+    faults = list(found.faults(QualityLimits()))
     assert any("a log-probability differs by 20" in fault for fault in faults)
     assert any("sentences are exact with beam 1" in fault for fault in faults)
     with pytest.raises(ParityError, match=r"the fp32 bundle differs.*; .*no bundle"):
-        refuse(found.faults(Limits()), "the fp32 bundle differs from PyTorch")
+        refuse(found.faults(QualityLimits()), "the fp32 bundle differs from PyTorch")
 
 
 def test_a_gap_on_paper() -> None:
     greedy, _ = searches(REFERENCE.defaults)
-    [expected] = decode(REFERENCE, replace(SAMPLE, sources=(SOURCES[0],)), greedy)
+    [expected] = decode(REFERENCE, Sample.of_ids(SOURCES[:1]), greedy)
     decoding = MODEL.start(
         {
             "source": np.array([SOURCES[0]]),
@@ -130,7 +133,7 @@ def test_a_gap_on_paper() -> None:
     )
     scores = decoding.scores(np.array([VOCABULARY.start]), None)[0]
     other = 5 if expected[0] != 5 else 6
-    judge = Judge(REFERENCE, SOURCES, tolerance=0.0)
+    judge = Judge(REFERENCE, SAMPLE.examples, tolerance=0.0)
     [difference] = judge.compare(greedy, [expected], [(other, *expected[1:])])
     assert difference.sentence == 0
     assert difference.gap == pytest.approx(
@@ -142,7 +145,7 @@ def test_one_explained_difference_is_allowed_in_a_small_sample() -> None:
     noisy = translator(Changed(MODEL, noise=0.3))
     found = compare_float(REFERENCE, noisy, SAMPLE, silent)
     one = replace(found.greedy, differences=found.greedy.differences[:1])
-    limits = Limits(min_exact=0.999, max_log_prob_difference=1.0)
+    limits = QualityLimits(min_exact=0.999, max_log_prob_difference=1.0)
     assert list(replace(found, greedy=one, beam=one).faults(limits)) == []
     two = replace(one, differences=one.differences * 2)
     faults = list(replace(found, greedy=two, beam=one).faults(limits))
@@ -150,21 +153,25 @@ def test_one_explained_difference_is_allowed_in_a_small_sample() -> None:
 
 
 def test_a_frozen_size_is_found_and_named() -> None:
+    broken = translator(Changed(MODEL, broken_batch=5))
+    noisy = translator(Changed(MODEL, noise=0.1))
     with pytest.raises(ParityError, match=r"fail at batch 5.*Reshape.*frozen"):
-        check_sizes(MODEL, Changed(MODEL, broken_batch=5), SOURCES, Limits())
+        check_sizes(REFERENCE, broken, DUMMIES, QualityLimits())
     with pytest.raises(ParityError, match=r"differ from PyTorch by 0.* at batch 1"):
-        check_sizes(MODEL, Changed(MODEL, noise=0.1), SOURCES, Limits())
+        check_sizes(REFERENCE, noisy, DUMMIES, QualityLimits())
 
 
 def test_int8_is_judged_by_agreement_where_there_are_no_references() -> None:
-    same = compare_int8(REFERENCE, REFERENCE, SAMPLE, silent)
+    same = compare_int8(REFERENCE, REFERENCE, SAMPLE, "bleu", silent)
     assert (same.exact, same.agreement) == (len(SOURCES), 1.0)
-    assert same.bleu is None
-    assert list(same.faults(Limits())) == []
+    assert same.scores == {}
+    assert list(same.faults(QualityLimits())) == []
     noisy = translator(Changed(MODEL, noise=2.0))
-    other = compare_int8(REFERENCE, noisy, SAMPLE, silent)
+    other = compare_int8(REFERENCE, noisy, SAMPLE, "bleu", silent)
     assert other.agreement < 0.9
-    assert any("agrees with fp32 in" in fault for fault in other.faults(Limits()))
+    assert any(
+        "agrees with fp32 in" in fault for fault in other.faults(QualityLimits())
+    )
 
 
 def test_int8_is_judged_by_bleu_where_there_are_references(tmp_path: Path) -> None:
@@ -177,19 +184,22 @@ def test_int8_is_judged_by_bleu_where_there_are_references(tmp_path: Path) -> No
     ]
     sample = replace(SAMPLE, references=tuple((text,) for text in texts))
     noisy = replace(loaded, stepper=Changed(MODEL, noise=2.0))
-    found = compare_int8(loaded, noisy, sample, silent)
-    assert found.bleu is not None
-    assert found.chrf is not None
-    assert found.bleu[0] == pytest.approx(100)
-    assert found.bleu[1] < 90
-    [fault] = found.faults(Limits())
+    found = compare_int8(loaded, noisy, sample, "bleu", silent)
+    fp32, int8 = found.scores["bleu"]
+    assert fp32 == pytest.approx(100)
+    assert int8 < 90
+    assert found.scores["chrf"][1] < 100
+    [fault] = found.faults(QualityLimits())
     assert "int8 loses" in fault
-    assert list(found.faults(Limits(max_bleu_loss=100))) == []
+    assert list(found.faults(QualityLimits(max_bleu_loss=100))) == []
     assert found.to_json()["bleu"] == {
         "fp32": 100.0,
-        "int8": round(found.bleu[1], 2),
-        "loss": round(100 - found.bleu[1], 2),
+        "int8": round(int8, 2),
+        "loss": round(100 - int8, 2),
     }
+    exact = compare_int8(loaded, noisy, sample, "exact", silent)
+    assert exact.scores["exact"] == (100, 100 * exact.exact / len(SOURCES))
+    assert "points of exact" in next(exact.faults(QualityLimits()))
 
 
 @pytest.mark.parametrize(
@@ -206,4 +216,4 @@ def test_edit_distance_on_paper(one: list[int], other: list[int], edits: int) ->
 )
 def test_limits_that_mean_nothing_are_refused(limits: dict[str, float]) -> None:
     with pytest.raises(ExportError):
-        Limits(**limits)
+        QualityLimits(**limits)

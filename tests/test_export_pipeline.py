@@ -17,24 +17,27 @@ from toy_modules import END, START, VOCABULARY, AttentiveGru, PlainLstm, build
 
 from seq2edge.export import (
     ExportOptions,
-    Limits,
     ModelSpec,
+    QualityLimits,
     Recipe,
     Sample,
     export_checkpoint,
     export_model,
 )
+from seq2edge.models import checkpoint as checkpoints
 from seq2edge.models.about import About
+from seq2edge.models.build import build_model
 from seq2edge.models.checkpoint import (
     CheckpointInfo,
     distinct_weights,
     write_checkpoint,
 )
 from seq2edge.models.config import ModelConfig
-from seq2edge.models.recurrent_model import build_model
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime import bundle
-from seq2edge.runtime.errors import ExportError, OutputError, ParityError
+from seq2edge.runtime.errors import ExportError, OutputError
+from seq2edge.runtime.inputs import SOURCE
+from seq2edge.runtime.manifest import Limits, SearchDefaults, TokenizerSpec
 from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.translator import Translator
 from seq2edge.runtime.verify import verify
@@ -44,14 +47,17 @@ RANDOM = np.random.default_rng(5)
 SAMPLE = Sample.of_ids(
     [[*RANDOM.integers(4, VOCABULARY, size).tolist(), END] for size in range(1, 13)]
 )
+TOKENS = Vocabulary(VOCABULARY, pad=0, unknown=3, start=START, end=END)
 SPEC = ModelSpec(
     name="stranger",
-    vocabulary=Vocabulary(VOCABULARY, pad=0, unknown=3, start=START, end=END),
-    limits=bundle.Limits(source_tokens=30, target_tokens=20),
+    vocabulary=TOKENS,
+    limits=Limits(source_tokens=30, target_tokens=20),
     provenance={"licence": "CC0-1.0"},
 )
 INT8 = ExportOptions(
-    precision="int8", recipe=Recipe(smallest=100), limits=Limits(min_agreement=0.0)
+    precision="int8",
+    recipe=Recipe(smallest=100),
+    limits=QualityLimits(min_agreement=0.0),
 )
 TOKENIZER = Path(__file__).parent / "data" / "toy-fp32" / "source.spm"
 
@@ -68,10 +74,10 @@ def test_the_bundle_holds_its_certificate_and_coverage(int8: Path) -> None:
     manifest = bundle.Bundle.load(int8).manifest
     assert manifest.precision == "int8"
     certificate: Any = manifest.certificate
-    assert certificate["fp32"]["greedy"]["exact"] == len(SAMPLE.sources)
-    assert certificate["fp32"]["beam"]["exact"] == len(SAMPLE.sources)
+    assert certificate["fp32"]["greedy"]["exact"] == len(SAMPLE.examples)
+    assert certificate["fp32"]["beam"]["exact"] == len(SAMPLE.examples)
     assert certificate["fp32"]["largest_log_prob_difference"] < 1e-4
-    assert 0 <= certificate["int8"]["token_agreement"] <= 1
+    assert 0 <= certificate["int8"]["agreement"] <= 1
     quantization: Any = manifest.quantization
     assert quantization["share"] > 0.9
     forms = {entry["weight"]: entry["forms"] for entry in quantization["quantized"]}
@@ -105,7 +111,8 @@ def test_a_second_export_in_one_process_equals_its_module(tmp_path: Path) -> Non
     assert module.training  # as it came
     exported = Translator.load(tmp_path / "lstm")
     reference = replace(exported, stepper=TorchStepper(module.eval()))
-    sources = [source[::-1] for source in SAMPLE.sources]  # never seen in the export
+    # Never seen in the export.
+    sources = [example["source"][::-1].tolist() for example in SAMPLE.examples]
     for options in (SearchOptions(beam_size=1), SearchOptions(beam_size=5)):
         assert [found[0].tokens for found in exported.generate(sources, options)] == [
             found[0].tokens for found in reference.generate(sources, options)
@@ -127,14 +134,14 @@ class ReadsPadding(AttentiveGru):
 def test_a_result_that_depends_on_padding_fails_and_leaves_nothing(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ParityError, match=r"no bundle was written"):
+    with pytest.raises(ExportError, match="padding; use source_lengths"):
         export_model(build(ReadsPadding), SAMPLE, tmp_path / "out", SPEC)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
-    spec = replace(SPEC, vocabulary=replace(SPEC.vocabulary, size=60))
-    with pytest.raises(ExportError, match=r"logits of 50 tokens.*has 60"):
+    spec = replace(SPEC, vocabulary=replace(TOKENS, size=60))
+    with pytest.raises(ExportError, match=r"logits of 50, and vocabulary has 60"):
         export_model(build(PlainLstm), SAMPLE, tmp_path / "out", spec)
     assert list(tmp_path.iterdir()) == []
 
@@ -155,15 +162,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         format=1,
         about=About("tiny", "en", "de", "CC0-1.0"),
         model=config,
+        inputs=(SOURCE,),
+        labels=(),
+        metric="bleu",
         vocabulary=Vocabulary(28, 0, 1, 2, 3),
-        tokenizer=bundle.TokenizerSpec("sentencepiece", "joint.spm", "joint.spm", True),
-        limits=bundle.Limits(40, 12),
-        search=bundle.SearchDefaults(3, 0.6),
+        tokenizer=TokenizerSpec("sentencepiece", "joint.spm", "joint.spm", True),
+        limits=Limits(40, 12),
+        search=SearchDefaults(3, 0.6),
         training={},
     )
     weights = distinct_weights(build_model(config, seed=2), torch.float16)
-    sample = [("one two", "zwei eins"), ("dog", "Hund"), ("red sun red", "rot")]
-    write_checkpoint(path, info, weights, {"joint.spm": TOKENIZER}, sample)
+    lines = ["one two\tzwei eins", "dog\tHund", "red sun red\trot"]
+    files = {"joint.spm": TOKENIZER}
+    write_checkpoint(path, info, weights, files, checkpoints.Sample(lines))
     return path
 
 

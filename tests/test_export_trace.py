@@ -5,9 +5,9 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_modules import END, START, TOYS, VOCABULARY, AttentiveGru, build
+from toy_modules import END, START, TOYS, VOCABULARY, AttentiveGru, build, subject
 
-from seq2edge.export.graphs import examine, example
+from seq2edge.export.examine import examine, traced_with
 from seq2edge.export.trace import trace_encoder, trace_step
 from seq2edge.runtime.errors import ExportError
 
@@ -21,11 +21,12 @@ def axes(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 def trace(module: Any) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    contract = examine(module, SENTENCES, START)
-    traced_with = example(module, SENTENCES, START, 3, 7, 2)
+    examined = subject(module, SENTENCES, START)
+    contract = examine(examined)
+    example = traced_with(examined, 3, 7, 2)
     return (
-        trace_encoder(module, contract, traced_with),
-        trace_step(module, contract, traced_with),
+        trace_encoder(module, contract, example),
+        trace_step(module, contract, example),
     )
 
 

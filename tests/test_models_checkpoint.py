@@ -8,16 +8,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seq2edge.models.about import About
+from seq2edge.models.build import build_model
 from seq2edge.models.checkpoint import (
     Checkpoint,
     CheckpointInfo,
+    Sample,
     distinct_weights,
     write_checkpoint,
 )
 from seq2edge.models.config import ModelConfig
-from seq2edge.models.recurrent_model import RecurrentModel, build_model
-from seq2edge.runtime.bundle import Limits, SearchDefaults, TokenizerSpec
+from seq2edge.models.inputs import input_specs
+from seq2edge.models.network import Network
 from seq2edge.runtime.errors import CheckpointError
+from seq2edge.runtime.manifest import Limits, SearchDefaults, TokenizerSpec
 from seq2edge.runtime.vocabulary import Vocabulary
 
 CONFIG = ModelConfig(
@@ -27,6 +30,9 @@ INFO = CheckpointInfo(
     format=1,
     about=About("toy", "en", "de"),
     model=CONFIG,
+    inputs=input_specs(CONFIG),
+    labels=(),
+    metric="bleu",
     vocabulary=Vocabulary(12, 0, 1, 2, 3),
     tokenizer=TokenizerSpec("sentencepiece", "source.spm", "source.spm", True),
     limits=Limits(20, 20),
@@ -36,21 +42,21 @@ INFO = CheckpointInfo(
 
 
 @pytest.fixture
-def model() -> RecurrentModel:
+def model() -> Network:
     return build_model(CONFIG, seed=1).eval()
 
 
 @pytest.fixture
-def folder(tmp_path: Path, model: RecurrentModel) -> Path:
+def folder(tmp_path: Path, model: Network) -> Path:
     spm = tmp_path / "trained.spm"
     spm.write_bytes(b"pieces")
     weights = distinct_weights(model, torch.float16)
     path = tmp_path / "checkpoint"
-    write_checkpoint(path, INFO, weights, {"source.spm": spm}, [("a", "b")])
+    write_checkpoint(path, INFO, weights, {"source.spm": spm}, Sample(["a\tb"]))
     return path
 
 
-def test_a_checkpoint_comes_back_as_it_was(folder: Path, model: RecurrentModel) -> None:
+def test_a_checkpoint_comes_back_as_it_was(folder: Path, model: Network) -> None:
     loaded = Checkpoint.load(folder)
     assert loaded.info == INFO
     assert not loaded.module.training

@@ -1,23 +1,19 @@
-"""The reference networks: one step, the whole target, padding and beams agree."""
-
-import itertools
+"""The recurrent encoder-decoder in training, and the faults of a configuration."""
 
 import pytest
 import torch
-from torch import Tensor
 
 from seq2edge.models.attention import source_mask
-from seq2edge.models.config import ATTENTIONS, CELLS, CONTEXTS, TIES, ModelConfig
-from seq2edge.models.recurrent_model import (
-    RecurrentModel,
-    build_model,
-    count_parameters,
-)
+from seq2edge.models.build import build_model, count_parameters
+from seq2edge.models.config import TIES, ModelConfig
+from seq2edge.models.network import Batch
+from seq2edge.models.recurrent_model import RecurrentModel
 from seq2edge.runtime.errors import ConfigError
 
-EVERY = list(itertools.product(CELLS, ATTENTIONS, CONTEXTS))
-SOURCE = torch.tensor([[5, 6, 7, 8, 3], [9, 3, 0, 0, 0], [4, 8, 3, 0, 0]])
-LENGTHS = torch.tensor([5, 2, 3], dtype=torch.int32)
+INPUTS = {
+    "source": torch.tensor([[5, 6, 7, 8, 3], [9, 3, 0, 0, 0], [4, 8, 3, 0, 0]]),
+    "source_lengths": torch.tensor([5, 2, 3], dtype=torch.int32),
+}
 TARGET = torch.tensor([[2, 5, 9, 4], [2, 7, 7, 0], [2, 8, 0, 0]])
 
 
@@ -30,69 +26,25 @@ def tiny(**changes: object) -> RecurrentModel:
         "decoder_hidden": 8,
         **changes,
     }
-    return build_model(ModelConfig(**values), seed=3).eval()  # type: ignore[arg-type]
-
-
-def stepwise(model: RecurrentModel, target: Tensor) -> Tensor:
-    memory, state = model.encode(SOURCE, LENGTHS)
-    logits = []
-    for token in target.unbind(1):
-        step_logits, state = model.step(token, memory, state)
-        logits.append(step_logits)
-    return torch.stack(logits, dim=1)
-
-
-@pytest.mark.parametrize(("cell", "attention", "context"), EVERY)
-@torch.inference_mode()
-def test_training_pass_equals_the_steps(
-    cell: str, attention: str, context: str
-) -> None:
-    model = tiny(cell=cell, attention=attention, context=context)
-    whole = model(SOURCE, LENGTHS, TARGET)
-    torch.testing.assert_close(whole, stepwise(model, TARGET), atol=1e-6, rtol=1e-5)
-    assert whole.std() > 0.01  # and they agree on something
-
-
-@pytest.mark.parametrize(("cell", "attention", "context"), EVERY)
-@torch.inference_mode()
-def test_padding_never_changes_a_sentence(
-    cell: str, attention: str, context: str
-) -> None:
-    model = tiny(cell=cell, attention=attention, context=context)
-    together = model(SOURCE, LENGTHS, TARGET)
-    for row, length in enumerate(LENGTHS.tolist()):
-        alone = model(
-            SOURCE[row : row + 1, :length],
-            LENGTHS[row : row + 1],
-            TARGET[row : row + 1],
-        )
-        torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=1e-5)
-
-
-@torch.inference_mode()
-def test_beams_share_the_memory_of_their_sentence() -> None:
-    model = tiny()
-    memory, state = model.encode(SOURCE, LENGTHS)
-    tokens = torch.tensor([5, 6, 7, 8, 9, 4])  # two beams a sentence
-    wide = {name: part.repeat_interleave(2, dim=0) for name, part in state.items()}
-    logits, _ = model.step(tokens, memory, wide)
-    for beam in range(2):
-        single, _ = model.step(tokens[beam::2], memory, state)
-        torch.testing.assert_close(logits[beam::2], single, atol=1e-6, rtol=1e-5)
+    config = ModelConfig(**values)  # type: ignore[arg-type]
+    model = build_model(config, seed=3).eval()
+    assert isinstance(model, RecurrentModel)
+    return model
 
 
 @torch.inference_mode()
 def test_output_depends_on_source_and_on_earlier_target() -> None:
     model = tiny()
-    base = model(SOURCE, LENGTHS, TARGET)
-    source, target = SOURCE.clone(), TARGET.clone()
+    base = model(INPUTS, TARGET)
+    source, target = INPUTS["source"].clone(), TARGET.clone()
     source[0, 2] = 10
     target[0, 1] = 10
-    assert (model(source, LENGTHS, TARGET)[0] - base[0]).abs().max() > 1e-4
-    changed = (model(SOURCE, LENGTHS, target)[0] - base[0]).abs().amax(-1)
-    assert changed[0] == 0  # causal
-    assert changed[1] > 1e-4
-    assert changed[3] > 1e-4
+    changed = model({**INPUTS, "source": source}, TARGET)
+    assert (changed[0] - base[0]).abs().max() > 1e-4
+    by_position = (model(INPUTS, target)[0] - base[0]).abs().amax(-1)
+    assert by_position[0] == 0  # causal
+    assert by_position[1] > 1e-4
+    assert by_position[3] > 1e-4
 
 
 @pytest.mark.parametrize("tie", TIES)
@@ -110,20 +62,20 @@ def test_mask_covers_what_lies_past_the_length() -> None:
 def test_loss_is_the_mean_cross_entropy_of_real_tokens() -> None:
     model = tiny()
     expected = torch.tensor([[5, 9, 4, 3], [7, 7, 3, 0], [8, 3, 0, 0]])
-    log_probs = model(SOURCE, LENGTHS, TARGET).log_softmax(-1)
+    log_probs = model(INPUTS, TARGET).log_softmax(-1)
     picked = log_probs.gather(2, expected[..., None]).squeeze(2)
     by_hand = -picked[expected != 0].mean()
-    loss = model.loss(SOURCE, LENGTHS, TARGET, expected)
+    loss = model.loss(Batch(INPUTS, expected, tokens=9, target=TARGET))
     torch.testing.assert_close(loss, by_hand)
 
 
 def test_dropout_acts_in_training_only() -> None:
     model = tiny(dropout=0.5)
-    calm = model(SOURCE, LENGTHS, TARGET)
-    torch.testing.assert_close(calm, model(SOURCE, LENGTHS, TARGET))
+    calm = model(INPUTS, TARGET)
+    torch.testing.assert_close(calm, model(INPUTS, TARGET))
     model.train()
     torch.manual_seed(0)
-    assert (model(SOURCE, LENGTHS, TARGET) - calm).abs().max() > 1e-3
+    assert (model(INPUTS, TARGET) - calm).abs().max() > 1e-3
 
 
 def test_every_fault_of_a_configuration_is_named_at_once() -> None:
@@ -134,6 +86,50 @@ def test_every_fault_of_a_configuration_is_named_at_once() -> None:
         assert part in message
 
 
-def test_dot_attention_needs_equal_widths() -> None:
-    with pytest.raises(ConfigError, match="dot attention"):
-        ModelConfig(10, 10, attention="dot", decoder_hidden=320)
+FAULTS: list[tuple[dict[str, object], str]] = [
+    ({"attention": "dot"}, "dot attention needs encoder outputs"),
+    ({"attention": "scaled_dot"}, "scaled_dot attention needs encoder outputs"),
+    ({"attention": "multi_head", "attention_heads": 7}, "doesn't divide"),
+    ({"attention": "multi_head", "attention_heads": 0}, "attention_heads = 0"),
+    ({"summary": "last"}, r"finals \(512 together\) as wide as the decoder \(320\)"),
+    ({"inputs": {}}, "inputs is empty"),
+    ({"inputs": {"source": "text"}}, r"inputs\.source = 'text'; use one of tokens"),
+    ({"inputs": {"a b": "tokens"}}, r"inputs\.a b is no name"),
+    (
+        {"inputs": {"a": "tokens", "a_lengths": "tokens"}},
+        "is the name of a's lengths",
+    ),
+    ({"inputs": {"a": "vector"}, "features": 3}, "attention needs tokens or frames"),
+    ({"inputs": {"a": "frames"}}, "features = 0; at least 1 with frames or vector"),
+    ({"features": 4}, "features = 4, and no input is frames or vector"),
+    ({"classes": 4}, "classes = 4, and no input is class"),
+    ({"labels": 4}, "generation writes tokens"),
+    ({"task": "tagging"}, "labels = 0; at least 1"),
+    ({"task": "translation"}, "task = 'translation'; use one of generation"),
+    (
+        {"task": "tagging", "labels": 2, "inputs": {"a": "tokens", "b": "tokens"}},
+        "tagging needs one input",
+    ),
+    (
+        {"inputs": {"a": "class", "b": "class"}, "classes": 2, "attention": "none"},
+        "more than one class",
+    ),
+    (
+        {"inputs": {"a": "class"}, "classes": 2, "summary": "sum"},
+        "summary = 'sum' needs tokens or frames",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), FAULTS)
+def test_a_senseless_configuration_is_refused(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig(10, 10, **changes)  # type: ignore[arg-type]
+
+
+def test_what_a_task_does_not_use_is_not_judged() -> None:
+    ModelConfig(10, 0, task="tagging", labels=3, decoder_layers=1)
+    ModelConfig(0, 10, inputs={"a": "class"}, classes=2, attention="none")
+    ModelConfig(10, 10, attention="none", decoder_layers=1)

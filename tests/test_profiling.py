@@ -12,10 +12,10 @@ import pytest
 from toy_bundle import SENTENCES, VOCABULARY, write_toy_bundle
 
 from seq2edge.runtime import resources
-from seq2edge.runtime.bundle import Limits
 from seq2edge.runtime.engine import EngineOptions
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError, Seq2EdgeError
 from seq2edge.runtime.footprint import measure_footprint
+from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.operators import most_expensive
 from seq2edge.runtime.profile_table import profile_table
 from seq2edge.runtime.profiling import (
@@ -58,6 +58,8 @@ class SlowTokenizer:
     """A word is a token; what it does takes its time."""
 
     clock: FakeClock
+
+    ends = True
 
     def encode(self, text: str) -> list[int]:
         self.clock.spend("tokenize", 0.002)
@@ -140,6 +142,7 @@ def test_each_part_is_exactly_what_was_spent_in_it() -> None:
     assert parts_ms.pop(OTHER) == pytest.approx(0)
     expected = {part: 1000 * seconds for part, seconds in clock.spent.items()}
     assert parts_ms == pytest.approx(expected)
+    assert timings.one_step is not None
     assert timings.one_step.median_ms == pytest.approx(5)
 
 
@@ -158,7 +161,7 @@ def test_without_any_part_they_would_not_add_up(missing: str) -> None:
 
 def test_work_that_nobody_times_is_shown_as_other() -> None:
     clock = FakeClock(tick=0)
-    measured = Contender(slow_translator(clock), WORKLOAD, clock).translate(["a b"])
+    measured = Contender(slow_translator(clock), WORKLOAD, clock).run(["a b"])
     late = replace(measured.call, end=measured.call.end + 0.5)
     timings = summarize([replace(measured, call=late)])
     assert timings.parts[-1].name == OTHER
@@ -180,7 +183,7 @@ def test_tokens_steps_and_rates_are_counted() -> None:
 def test_the_first_token_comes_with_the_first_step() -> None:
     clock = FakeClock(tick=0)
     contender = Contender(slow_translator(clock), WORKLOAD, clock)
-    measured = contender.translate(WORKLOAD.sentences)
+    measured = contender.run(WORKLOAD.sentences)
     before = measured.call.part_seconds("tokenize") + 0.011 + 0.005
     assert measured.call.first_token_seconds() == pytest.approx(before)
 

@@ -208,3 +208,28 @@ def test_threads_share_a_tokenizer(tokenizer: SentencePieceTokenizer) -> None:
     expected = [work(text) for text in texts]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, texts)) == expected
+
+
+def test_words_are_read_one_by_one_even_where_they_are_unknown(tmp_path: Path) -> None:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat sat .", "a cat ran ."]),
+        model_writer=written,
+        model_type="word",
+        vocab_size=100,
+        hard_vocab_limit=False,
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        minloglevel=2,
+    )
+    path = tmp_path / "word.spm"
+    path.write_bytes(written.getvalue())
+    words = SentencePieceTokenizer.load(path, path, append_end=False, words=True)
+    ids = words.encode("the  foo bar\tcat \u200b")
+    assert len(ids) == 5  # SentencePiece alone makes one piece of foo and bar
+    assert ids[1:3] == [1, 1]
+    assert words.decode([ids[0], ids[3]]) == "the cat"
+    assert words.unknown_characters("the foo cat bar foo") == ("foo", "bar")
+    assert not words.ends

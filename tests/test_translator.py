@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from toy_bundle import SENTENCES, toy_manifest, write_toy_bundle
 from toy_bundle import VOCABULARY as TOY_VOCABULARY
 
-from seq2edge.runtime.bundle import InputSpec, Limits
+from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
 from seq2edge.runtime.golden import Golden
+from seq2edge.runtime.manifest import Limits, TensorSpec
 from seq2edge.runtime.search import SearchOptions, length_penalty
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
-from seq2edge.runtime.translator import Batching, Flags, Translation, Translator
+from seq2edge.runtime.translator import Flags, Translation, Translator
 from seq2edge.runtime.vocabulary import Vocabulary
 
 PAD, UNKNOWN, START, END = range(4)
@@ -34,6 +35,8 @@ OTHER = (1 - RIGHT) / (VOCABULARY.size - 1)
 
 class CharacterTokenizer:
     """A token for every character, 😀 three; runs of spaces are one, as in reality."""
+
+    ends = True
 
     def encode(self, text: str) -> list[int]:
         visible = "".join(sign if sign.isprintable() else " " for sign in text)
@@ -358,16 +361,17 @@ def test_generate_takes_ids_and_gives_ids_without_a_tokenizer() -> None:
     results = translator.generate(sources, GREEDY)
     assert [found[0].tokens for found in results] == [(7, 8), (9,), ()]
     assert [len(found) for found in translator.generate(sources)] == [1, 1, 1]
-    with pytest.raises(InputError, match="no tokenizer"):
+    assert translator.translate(f"7 8 {END}").text == "7 8"
+    with pytest.raises(InputError, match="no tokenizer; give ids"):
         translator.translate("cat")
 
 
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([], "sentence 1 has 0 tokens; this model takes from 1 to 4"),
-        ([5] * 5, "sentence 1 has 5 tokens; this model takes from 1 to 4"),
-        ([5, -1], "sentence 1 holds the negative id -1"),
+        ([], "example 1: source has 0 tokens; this model takes from 1 to 4"),
+        ([5] * 5, "example 1: source has 5 tokens; this model takes from 1 to 4"),
+        ([5, -1], "example 1: source holds the negative id -1"),
     ],
 )
 def test_ids_that_no_model_takes_are_refused(ids: list[int], message: str) -> None:
@@ -453,19 +457,24 @@ def test_a_bundle_with_another_tokenizer_is_refused(toy: Toy, tmp_path: Path) ->
     folder = tmp_path / "copy"
     shutil.copytree(toy.folder, folder)
     manifest = toy_manifest(folder)
-    vocabulary = replace(manifest.vocabulary, size=manifest.vocabulary.size - 1)
+    vocabulary = replace(TOY_VOCABULARY, size=TOY_VOCABULARY.size - 1)
     replace(manifest, vocabulary=vocabulary).write(folder)
     with pytest.raises(BundleError, match="40 pieces, but the model's vocabulary only"):
         Translator.load(folder)
 
 
-def test_a_bundle_without_token_input_is_refused(toy: Toy, tmp_path: Path) -> None:
+def test_a_bundle_that_labels_is_refused(toy: Toy, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(toy.folder, folder)
-    manifest = toy_manifest(folder)
-    picture = InputSpec("picture", "vector", "float32", ("batch", 8), None)
-    replace(manifest, inputs=(picture,), tokenizer=None).write(folder)
-    with pytest.raises(BundleError, match=r"its inputs are picture \(vector\)"):
+    labels = {
+        "task": "classification",
+        "memory": (),
+        "outputs": (TensorSpec("logits", "float32", ("batch", 2)),),
+        "labels": ("good", "bad"),
+        "heads": {},
+    }
+    replace(toy_manifest(folder), **labels).write(folder)  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match=r"classification; use `seq2edge predict`"):
         Translator.load(folder)
 
 

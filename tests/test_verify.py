@@ -10,8 +10,9 @@ from toy_bundle import BEAM_SIZES, SENTENCES, toy_manifest, write_toy_bundle
 
 from seq2edge.runtime.errors import BundleError
 from seq2edge.runtime.golden import Golden, GoldenExample
+from seq2edge.runtime.runner import replay
 from seq2edge.runtime.translator import Translator
-from seq2edge.runtime.verify import replay, verify
+from seq2edge.runtime.verify import verify
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_a_bundle_without_examples_says_so(folder: Path) -> None:
 
 
 def test_examples_are_made_by_replaying_them(folder: Path) -> None:
-    blank = GoldenExample("the dog ran", 4, (), "", 0.0)
+    blank = GoldenExample("the dog ran", False, 4, (), "", 0.0)
     made = replay(Translator.load(folder), blank)
     assert made.tokens
     Golden((made,)).write(folder)

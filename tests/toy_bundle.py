@@ -16,17 +16,17 @@ import onnx
 import sentencepiece
 from onnx import TensorProto, helper, numpy_helper
 
-from seq2edge.runtime.bundle import (
+from seq2edge.runtime.bundle import hash_files
+from seq2edge.runtime.golden import Golden, GoldenExample
+from seq2edge.runtime.inputs import SOURCE
+from seq2edge.runtime.manifest import (
     FORMAT,
-    InputSpec,
     Limits,
     Manifest,
     SearchDefaults,
     TensorSpec,
     TokenizerSpec,
-    hash_files,
 )
-from seq2edge.runtime.golden import Golden, GoldenExample
 from seq2edge.runtime.search import SearchOptions, search
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 from seq2edge.runtime.vocabulary import Vocabulary
@@ -143,22 +143,20 @@ def toy_manifest(folder: Path) -> Manifest:
     """The manifest of what lies in the folder."""
     return Manifest(
         format=FORMAT,
-        task="sequence-to-sequence",
+        task="generation",
         name="toy",
         precision="fp32",
-        inputs=(
-            InputSpec(
-                "source", "tokens", "int64", ("batch", "source"), "source_lengths"
-            ),
-        ),
+        inputs=(SOURCE,),
         memory=(
             TensorSpec("values", "float32", ("batch", "source", WIDTH)),
             TensorSpec("mask", "float32", ("batch", "source")),
         ),
+        outputs=(),
         state=(
             TensorSpec("sum", "float32", ("rows", WIDTH)),
             TensorSpec("position", "int64", ("rows", 1)),
         ),
+        labels=(),
         vocabulary=VOCABULARY,
         tokenizer=TokenizerSpec("sentencepiece", "joint.spm", "joint.spm", True),
         limits=Limits(source_tokens=50, target_tokens=50),
@@ -360,7 +358,7 @@ def _golden(model: ToyModel, processor: sentencepiece.SentencePieceProcessor) ->
             [[best]] = search(model, toy_inputs([ids]), VOCABULARY, options, [50])
             text_out = processor.decode(list(best.tokens))
             examples.append(
-                GoldenExample(text, beam_size, best.tokens, text_out, best.score)
+                GoldenExample(text, False, beam_size, best.tokens, text_out, best.score)
             )
     return Golden(tuple(examples))
 

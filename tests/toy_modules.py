@@ -1,10 +1,16 @@
 """Encoder-decoders as strangers write them: what the export must take as it is."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from seq2edge.export.dummies import Dummies
+from seq2edge.export.examine import Subject
+from seq2edge.export.sample import Sample
+from seq2edge.runtime.inputs import SOURCE
 
 Named = dict[str, Tensor]
 VOCABULARY = 50
@@ -109,6 +115,12 @@ class ElmanContext(nn.Module):
         inputs = torch.cat([self.embedding(token), context], dim=-1)
         hidden = self.cell(inputs, state["hidden"])
         return self.output(hidden), {"hidden": hidden}
+
+
+def subject(module: Any, sentences: Sequence[Sequence[int]], start: int) -> Subject:
+    """A module that reads one sequence of tokens, ready to be examined."""
+    sample = Sample.of_ids(sentences)
+    return Subject(module, "generation", Dummies.of(sample.examples, [SOURCE]), start)
 
 
 TOYS = (AttentiveGru, PlainLstm, ElmanContext)

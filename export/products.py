@@ -1,0 +1,82 @@
+"""The matrix products of a graph that have an int8 kernel, and their weights."""
+
+from dataclasses import dataclass
+
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from seq2edge.export.coverage import FloatArray, digest
+
+
+class Weights:
+    """The float weights of a graph by name, and the transposes of them."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.arrays: dict[str, FloatArray] = {
+            tensor.name: numpy_helper.to_array(tensor)
+            for tensor in graph.initializer
+            if tensor.data_type == TensorProto.FLOAT
+        }
+        self.transposed = {
+            node.output[0]: node.input[0]
+            for node in graph.node
+            if node.op_type == "Transpose"
+            and node.input[0] in self.arrays
+            and self.arrays[node.input[0]].ndim == 2
+        }
+
+    def matrix(self, name: str) -> tuple[str, bool] | None:
+        """The rank-2 weight that a product reads, and whether transposed."""
+        if name in self.transposed:
+            return self.transposed[name], True
+        array = self.arrays.get(name)
+        return (name, False) if array is not None and array.ndim == 2 else None
+
+
+@dataclass(frozen=True)
+class Product:
+    """activation (..., inputs) times a weight, kept (outputs, inputs), plus a bias."""
+
+    activation: str
+    name: str
+    weight: FloatArray  # (outputs, inputs)
+    transposed: bool  # against how the graph holds it
+    bias: str
+
+
+def product_of(node: NodeProto, weights: Weights) -> Product | None:
+    """The product that a node computes, if it has an int8 kernel."""
+    if node.op_type not in ("MatMul", "Gemm"):
+        return None
+    found = weights.matrix(node.input[1])
+    if found is None or node.input[0] in weights.arrays:
+        return None
+    name, transposed = found
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "Gemm":
+        plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
+        if not plain or attributes.get("transA", 0):
+            return None
+        transposed ^= bool(attributes.get("transB", 0))
+    bias = node.input[2] if len(node.input) > 2 else ""
+    if bias and (bias not in weights.arrays or weights.arrays[bias].ndim != 1):
+        return None
+    weight = weights.arrays[name]
+    outputs_first = weight if transposed else weight.T
+    return Product(node.input[0], name, outputs_first, not transposed, bias)
+
+
+def products(graph: GraphProto, smallest: int) -> list[Product]:
+    """The products with so many weights that int8 is worth it."""
+    weights = Weights(graph)
+    found = (product_of(node, weights) for node in graph.node)
+    return [p for p in found if p is not None and p.weight.size >= smallest]
+
+
+def tables(graph: GraphProto) -> set[bytes]:
+    """What is looked up by token, by content: names differ between graphs."""
+    weights = Weights(graph).arrays
+    return {
+        digest(weights[node.input[0]])
+        for node in graph.node
+        if node.op_type == "Gather" and node.input[0] in weights
+    }
