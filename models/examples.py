@@ -29,6 +29,7 @@ class EncodedCorpus:
     readable: list[int] = field(default_factory=list)  # lines to judge a model by
     defects: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)  # words, or characters
+    reasons: list[str] = field(default_factory=list)  # why an input is unreadable
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -60,8 +61,9 @@ class CorpusEncoder:
         for line, fields in enumerate(corpus.inputs):
             try:
                 record = self._reader.read_fields(fields)
-            except InputError:
+            except InputError as error:
                 encoded.defects["unreadable input"] += 1
+                encoded.reasons.append(str(error))
                 continue
             output = self._output(corpus.outputs[line])
             defect = "too long" if record.cut else self._defect(record.example, output)

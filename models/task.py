@@ -151,7 +151,11 @@ def _refuse_empty(corpora: dict[str, EncodedCorpus]) -> None:
     for name, corpus in corpora.items():
         if not len(corpus):
             why = ", ".join(f"{key}: {n}" for key, n in corpus.defects.items())
-            raise ConfigError(f"data.{name} holds no line that can be used ({why})")
+            first = f"; the first: {corpus.reasons[0]}" if corpus.reasons else ""
+            raise ConfigError(
+                f"data.{name} holds no line that can be used ({why}{first}); "
+                "see docs/training.md for what each field must be"
+            )
 
 
 def _data_event(train: EncodedCorpus, dev: EncodedCorpus, dev_set: DevSet) -> Event:

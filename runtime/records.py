@@ -8,6 +8,7 @@ text is the only input the line is the text, its TABs too.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +83,10 @@ class Reader:
         return array[: self.longest]
 
     def _tokens(self, spec: InputSpec, text: str) -> Array:
-        if self.tokenizer is None:
-            ids = _ids(spec, text)
-        else:
-            ids = self.tokenizer.encode(text)
-        if not ids:
+        if not text.strip():
             raise InputError(f"{spec.name} is empty; give it a text")
+        encode = self.tokenizer.encode if self.tokenizer else partial(_ids, spec)
+        ids = encode(text)
         return np.array(ids, np.int64)
 
     def _frames(self, spec: InputSpec, text: str) -> Array:

@@ -1,5 +1,6 @@
 """Lines to arrays, and arrays to batches."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,31 @@ def test_a_field_that_cannot_be_read_is_named(
     (tmp_path / "text.npy").write_text("not an array", encoding="utf-8")
     with pytest.raises(InputError, match=message):
         Reader(INPUTS, None, 10, tmp_path).read(line)
+
+
+def test_an_empty_text_beside_another_input_is_refused() -> None:
+    class Ends:
+        """Appends an end token, so that no text is without ids."""
+
+        ends = True
+
+        def encode(self, text: str) -> list[int]:
+            return [*(ord(letter) for letter in text), 3]
+
+        def decode(self, ids: Sequence[int]) -> str:
+            return "".join(map(chr, ids))
+
+        def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+            return tuple(map(chr, ids))
+
+        def unknown_characters(self, text: str) -> tuple[str, ...]:
+            return ()
+
+    inputs = (tokens_input("passage"), tokens_input("question"))
+    reader = Reader(inputs, Ends(), 10)
+    assert reader.read("a\tb").example["question"].tolist() == [ord("b"), 3]
+    with pytest.raises(InputError, match="passage is empty"):
+        reader.read(" \tb")
 
 
 def test_what_is_too_long_is_cut_and_marked(tmp_path: Path) -> None:
