@@ -211,15 +211,29 @@ class PredictionStream:
         return label, log_prob
 
     def _position(self, word: "str | int | NDArray[Any]") -> Array:
-        tokenizer = self._predictor.tokenizer
-        if isinstance(word, str):
-            ids = tokenizer.encode(word) if tokenizer else [int(word)]
-            if len(ids) != 1:
-                raise InputError(f"{word!r} is {len(ids)} words; push one at a time")
-            return np.array(ids, np.int64)
-        if isinstance(word, int):
-            return np.array([word], np.int64)
-        return np.asarray(word, np.float32)[None]
+        [spec] = self._predictor.inputs
+        if spec.kind == "frames":
+            return self._frame(spec, word)
+        ids = [word] if isinstance(word, int) else self._ids(str(word))
+        if len(ids) != 1:
+            raise InputError(f"{word!r} is {len(ids)} words; push one at a time")
+        return np.array(ids, np.int64)
+
+    def _ids(self, word: str) -> list[int]:
+        predictor = self._predictor
+        limit = predictor.limits.source_tokens
+        reader = Reader(predictor.inputs, predictor.tokenizer, limit)
+        [array] = reader.read(word).example.values()
+        return [int(id_) for id_ in array]
+
+    def _frame(self, spec: InputSpec, frame: "str | int | NDArray[Any]") -> Array:
+        wanted = spec.shape[2:]
+        array = np.asarray(frame)
+        if array.dtype.kind not in "fiu" or array.shape != wanted:
+            raise InputError(
+                f"{spec.name} goes frame by frame; push arrays of {wanted[0]} numbers"
+            )
+        return array.astype(np.float32)[None]
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,11 @@ def test_a_bundle_without_tokenizer_takes_ids() -> None:
     assert bare.predict("4 6 5").labels == ("one", "zero", "two")
     [logits] = bare.logits([[4, 6, 5]])
     assert logits.argmax(axis=1).tolist() == [1, 0, 2]
+    assert bare.stream().push("4")[0] == bare.stream().push(4)[0] == "one"
     with pytest.raises(InputError, match="no tokenizer; give ids"):
         bare.predict("cat")
+    with pytest.raises(InputError, match="no tokenizer; give ids"):
+        bare.stream().push("cat")
 
 
 def test_numbers_that_are_none_are_refused() -> None:
@@ -196,6 +199,11 @@ def test_frames_come_from_files_beside_the_text(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     assert listens.predict("a.npy").labels == ("two", "zero", "one")
+    stream = listens.stream()
+    with pytest.raises(InputError, match="frame by frame; push arrays of 3 numbers"):
+        stream.push("a.npy")
+    with pytest.raises(InputError, match="push arrays of 3 numbers"):
+        stream.push(np.zeros(4))
     with pytest.raises(InputError, match=r"b.npy can't be read as a .npy file"):
         listens.predict("b.npy")
     np.save(tmp_path / "c.npy", np.zeros((2, 4)))
