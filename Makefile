@@ -26,7 +26,8 @@ types: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	$(BIN)/python -m pytest -q -n auto
+	# A worker on each core, and no threads within: on two cores, 2 minutes instead of 7.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seq2edge needs Python 3.11 or newer")'
