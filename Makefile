@@ -26,7 +26,7 @@ types: .venv/ready
 	$(BIN)/mypy
 
 unit: .venv/ready
-	# A worker on each core, and no threads within: on two cores, 2 minutes instead of 7.
+	# A worker on each core, and no threads within, which would only wait for each other.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 .venv/ready: pyproject.toml

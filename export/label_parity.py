@@ -115,7 +115,7 @@ def compare_labels(
         ),
         logit_difference=largest,
         streamed=len(streamed),
-        stream_difference=_stream_difference(bundle, streamed, found),
+        stream_difference=_largest(found, _stream_logits(bundle, streamed)),
     )
 
 
@@ -124,15 +124,23 @@ def compare_int8_labels(
 ) -> Int8Parity:
     """Label the sample with both bundles and judge by its references, if any."""
     note("comparing int8 with fp32")
-    both = [_labels(side, sample.examples) for side in (fp32, int8)]
+    both = [_labels(side, side.logits(sample.examples)) for side in (fp32, int8)]
     pairs = list(zip(*both, strict=True))
-    agreement = label_accuracy(both[1], both[0]) / 100
+    agreement = label_accuracy(both[1], both[0])
+    scores = _accuracies(both, sample, fp32.task)
+    if int8.streams:
+        # Its products are others than the whole pass's: it is judged for itself.
+        some = sample.examples[:STREAMED]
+        streamed = [_labels(side, _stream_logits(side, some)) for side in (fp32, int8)]
+        agreement = min(agreement, label_accuracy(streamed[1], streamed[0]))
+        found = _accuracies(streamed, sample, fp32.task)
+        scores |= {f"stream_{name}": pair for name, pair in found.items()}
     return Int8Parity(
         examples=len(pairs),
         exact=sum(one == other for one, other in pairs),
-        agreement=agreement,
+        agreement=agreement / 100,
         judged_by="accuracy",
-        scores=_accuracies(both, sample, fp32.task),
+        scores=scores,
     )
 
 
@@ -141,30 +149,38 @@ def _accuracies(
 ) -> dict[str, Pair]:
     if not sample.references:
         return {}
-    whole = task == "classification"
-    expected = [[one] if whole else one.split() for one, *_ in sample.references]
+    whole, judged = task == "classification", sample.references[: len(both[0])]
+    expected = [[one] if whole else one.split() for one, *_ in judged]
     fp32, int8 = (label_accuracy(side, expected) for side in both)
     return {"accuracy": (fp32, int8)}
 
 
-def _labels(predictor: Predictor, examples: Sequence[Example]) -> list[tuple[str, ...]]:
+def _labels(
+    predictor: Predictor, logits: Sequence[FloatArray]
+) -> list[tuple[str, ...]]:
     return [
         tuple(predictor.labels[i] for i in np.atleast_2d(one).argmax(axis=1).tolist())
-        for one in predictor.logits(examples)
+        for one in logits
     ]
 
 
-def _stream_difference(
-    predictor: Predictor, examples: Sequence[Example], whole: Sequence[FloatArray]
-) -> float:
-    """Position by position against the whole pass, one example at a time."""
-    largest = 0.0
-    for example, expected in zip(examples, whole, strict=False):
+def _stream_logits(
+    predictor: Predictor, examples: Sequence[Example]
+) -> list[FloatArray]:
+    """Position by position, one example at a time: (time, labels) each."""
+    found = []
+    for example in examples:
         stream = predictor.labeller.stream(1)
         [sequence] = example.values()  # a tagger has one input
-        logits = [stream.push(sequence[i : i + 1])[0] for i in range(len(sequence))]
-        largest = max(largest, _apart(expected, np.stack(logits)))
-    return largest
+        steps = [stream.push(sequence[i : i + 1])[0] for i in range(len(sequence))]
+        found.append(np.stack(steps))
+    return found
+
+
+def _largest(whole: Sequence[FloatArray], streamed: Sequence[FloatArray]) -> float:
+    """The largest difference of the examples that were streamed; 0 without any."""
+    pairs = zip(whole, streamed, strict=False)
+    return max((_apart(one, other) for one, other in pairs), default=0.0)
 
 
 def _apart(one: FloatArray, other: FloatArray) -> float:

@@ -42,15 +42,19 @@ class Int8Parity:
 
     def faults(self, limits: QualityLimits) -> Iterator[str]:
         """What is beyond the limits."""
-        if self.judged_by in self.scores:
-            fp32, int8 = self.scores[self.judged_by]
-            most, name = _limit(self.judged_by, limits)
+        # A stream's accuracy is judged as that of the whole pass.
+        judged = [name for name in self.scores if name.endswith(self.judged_by)]
+        for metric in judged:
+            fp32, int8 = self.scores[metric]
+            most, name = _limit(metric, limits)
             if fp32 - int8 > most:
                 yield (
                     f"int8 loses {fp32 - int8:.2f} {name} ({fp32:.2f} to {int8:.2f}), "
                     f"more than {most:g}"
                 )
-        elif self.agreement < limits.min_agreement:
+        if judged:
+            return
+        if self.agreement < limits.min_agreement:
             yield (
                 f"int8 agrees with fp32 in {self.agreement:.1%} of the tokens, less "
                 f"than {limits.min_agreement:.1%}"
@@ -60,7 +64,7 @@ class Int8Parity:
 def _limit(metric: str, limits: QualityLimits) -> tuple[float, str]:
     if metric == "bleu":
         return limits.max_bleu_loss, "BLEU"
-    return limits.max_accuracy_loss, f"points of {metric}"
+    return limits.max_accuracy_loss, f"points of {metric.replace('_', ' ')}"
 
 
 def compare_int8(
