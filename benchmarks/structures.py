@@ -8,26 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from brief_training import FEATURES, draw_example, expected_output, teach
+from brief_training import draw_example, expected_output, teach
 
 from seq2edge.export import ModelSpec, Sample
 from seq2edge.models.build import build_model
 from seq2edge.models.config import ModelConfig
+from seq2edge.models.inputs import input_specs
 from seq2edge.models.network import Network
 from seq2edge.runtime import manifest
-from seq2edge.runtime.inputs import (
-    class_input,
-    frames_input,
-    tokens_input,
-    vector_input,
-)
-from seq2edge.runtime.manifest import InputSpec
 from seq2edge.runtime.vocabulary import Vocabulary
 
 TABLE = Path(__file__).parents[1] / "docs" / "structures.md"
 VOCABULARY = Vocabulary(size=60, pad=0, unknown=1, start=2, end=3)
 LABELS = ("a", "b", "c", "d", "e")
 WIDTH = 32  # of an encoder output, both directions together, and of the decoder
+CLASSES = ("w", "x", "y", "z")
 LONGEST = 24
 SAMPLE = 64  # examples
 ROW = re.compile(r"^\| ([^|`]+?) \| [^|]*\| (`.+`) \|$")
@@ -88,7 +83,7 @@ def build(
 ) -> Built:
     """A model after so many updates, and examples that it was not taught by."""
     module = build_model(config, seed)
-    inputs = tuple(_input(name, kind) for name, kind in config.inputs.items())
+    inputs = input_specs(config, CLASSES[: config.classes])
     teach(module, inputs, VOCABULARY, seed, steps)
     writes = config.task == "generation"
     spec = ModelSpec(
@@ -104,15 +99,3 @@ def build(
     drawn = [draw_example(inputs, random, LONGEST // 2) for _ in range(SAMPLE)]
     outputs = tuple(tuple(expected_output(config, each)) for _, each in drawn)
     return Built(config, module, spec, Sample.of([one for one, _ in drawn]), outputs)
-
-
-def _input(name: str, kind: str) -> InputSpec:
-    if kind == "tokens":
-        return tokens_input(name)
-    if kind == "class":
-        return class_input(name, ("w", "x", "y", "z"))
-    return (
-        frames_input(name, FEATURES)
-        if kind == "frames"
-        else vector_input(name, FEATURES)
-    )

@@ -127,11 +127,10 @@ def _within(named: Tensors, inputs: Tensors, subject: Subject) -> Tensors:
 
 def _check_is_read(subject: Subject, spec: InputSpec) -> None:
     """Another content of an input must change something that `encode` returns."""
-    before = subject.dummies.tensors(*SMALL)
-    after = dict(before)
-    for changed in _others(subject, spec, before[spec.name]):
-        after[spec.name] = changed
-        if _differ(subject.encode(before), subject.encode(after)):
+    inputs = subject.dummies.tensors(*SMALL)
+    before = subject.encode(inputs)
+    for changed in _others(subject, spec, inputs[spec.name]):
+        if _differ(before, subject.encode({**inputs, spec.name: changed})):
             return
     if _varies(subject.dummies.pools[spec.name]):
         raise ExportError(

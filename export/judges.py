@@ -6,7 +6,7 @@ that PyTorch gave, or the sequence itself where a stream tags it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,17 +81,10 @@ class GenerationJudge:
     def certify_float(self) -> Mapping[str, object]:
         """Decode the sample with PyTorch and with the fp32 bundle."""
         case, limits = self.case, self.case.options.limits
-        fp32, spec = self._load("fp32"), case.spec
-        assert spec.vocabulary is not None
-        reference = Translator(
-            stepper=TorchStepper(Guarded(case.module)),
-            vocabulary=spec.vocabulary,
-            limits=spec.limits,
-            tokenizer=fp32.tokenizer,
-            defaults=fp32.defaults,
-            batching=parity.REFERENCE_BATCHING,
-            inputs=fp32.inputs,
-        )
+        fp32 = self._load("fp32")
+        stepper = TorchStepper(Guarded(case.module))
+        batching = parity.REFERENCE_BATCHING
+        reference = replace(fp32, stepper=stepper, batching=batching)
         case.note("comparing at sizes that were not traced")
         parity.check_sizes(reference, fp32, case.dummies, limits)
         found = parity.compare_float(reference, fp32, case.sample, case.note)
@@ -133,15 +126,9 @@ class LabelJudge:
         """Label the sample with PyTorch and with the fp32 bundle."""
         case, limits = self.case, self.case.options.limits
         fp32 = self._load("fp32")
-        reference = Predictor(
-            labeller=TorchLabeller(Guarded(case.module), inputs=fp32.inputs),
-            task=fp32.task,
-            labels=fp32.labels,
-            limits=fp32.limits,
-            tokenizer=fp32.tokenizer,
-            batching=parity.REFERENCE_BATCHING,
-            inputs=fp32.inputs,
-        )
+        labeller = TorchLabeller(Guarded(case.module), inputs=fp32.inputs)
+        batching = parity.REFERENCE_BATCHING
+        reference = replace(fp32, labeller=labeller, batching=batching)
         case.note("comparing at sizes that were not traced")
         label_parity.check_sizes(reference, fp32, case.dummies, limits)
         found = label_parity.compare_labels(reference, fp32, case.sample, case.note)

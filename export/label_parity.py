@@ -16,7 +16,7 @@ from seq2edge.export.parity import Note, QualityLimits
 from seq2edge.export.quality import Int8Parity, Pair
 from seq2edge.export.sample import Sample
 from seq2edge.runtime.errors import InputError, ParityError
-from seq2edge.runtime.evaluate import label_accuracy
+from seq2edge.runtime.evaluate import label_accuracy, labels_of
 from seq2edge.runtime.inputs import Example
 from seq2edge.runtime.manifest import Task
 from seq2edge.runtime.predictor import Predictor
@@ -149,8 +149,8 @@ def _accuracies(
 ) -> dict[str, Pair]:
     if not sample.references:
         return {}
-    whole, judged = task == "classification", sample.references[: len(both[0])]
-    expected = [[one] if whole else one.split() for one, *_ in judged]
+    judged = sample.references[: len(both[0])]
+    expected = [labels_of(first, task) for first, *_ in judged]
     fp32, int8 = (label_accuracy(side, expected) for side in both)
     return {"accuracy": (fp32, int8)}
 
@@ -158,10 +158,7 @@ def _accuracies(
 def _labels(
     predictor: Predictor, logits: Sequence[FloatArray]
 ) -> list[tuple[str, ...]]:
-    return [
-        tuple(predictor.labels[i] for i in np.atleast_2d(one).argmax(axis=1).tolist())
-        for one in logits
-    ]
+    return [predictor.best(np.atleast_2d(one))[0] for one in logits]
 
 
 def _stream_logits(

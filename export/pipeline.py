@@ -35,10 +35,10 @@ from seq2edge.export.weights import write_graphs
 from seq2edge.models.checkpoint import SAMPLE, WEIGHTS, Checkpoint
 from seq2edge.runtime.bundle import Bundle, hash_files
 from seq2edge.runtime.errors import ExportError, InputError
-from seq2edge.runtime.inputs import as_example, check_example
+from seq2edge.runtime.inputs import checked_examples
 from seq2edge.runtime.manifest import FORMAT, LOGITS, InputSpec, Manifest, Task
 from seq2edge.runtime.records import Reader
-from seq2edge.runtime.tokenizer import SentencePieceTokenizer
+from seq2edge.runtime.tokenizer import load_tokenizer
 
 __all__ = [
     "ExportOptions",
@@ -84,9 +84,9 @@ def export_checkpoint(
     spec = _spec(loaded)
     limits = loaded.info.limits
     path = options.sample or checkpoint / SAMPLE
-    reader = Reader(
-        loaded.info.inputs, _tokenizer(spec), limits.source_tokens, path.parent
-    )
+    files = spec.tokenizer
+    tokenizer = load_tokenizer(files, checkpoint) if files else None
+    reader = Reader(loaded.info.inputs, tokenizer, limits.source_tokens, path.parent)
     sample = Sample.read(path, reader)
     return export_model(loaded.module, sample, output, spec, options, note)
 
@@ -159,9 +159,7 @@ class _Export:
         """The sample with its arrays in the types that the inputs have."""
         sample, longest = self.sample, self.spec.limits.source_tokens
         try:
-            typed = tuple(as_example(each, inputs) for each in sample.examples)
-            for place, example in enumerate(typed):
-                check_example(example, inputs, longest, f"example {place}")
+            typed = tuple(checked_examples(sample.examples, inputs, longest))
         except InputError as error:
             raise ExportError(f"the sample, {sample.origin}: {error}") from None
         return replace(sample, examples=typed)
@@ -316,16 +314,6 @@ def _spec(checkpoint: Checkpoint) -> ModelSpec:
             "checkpoint_sha256": _sha256(path / WEIGHTS),
         },
         **given,
-    )
-
-
-def _tokenizer(spec: ModelSpec) -> SentencePieceTokenizer | None:
-    if spec.tokenizer is None:
-        return None
-    tokenizer, files = spec.tokenizer, spec.tokenizer_files
-    source, target = files[tokenizer.source], files[tokenizer.target]
-    return SentencePieceTokenizer.load(
-        source, target, tokenizer.append_end, tokenizer.words
     )
 
 

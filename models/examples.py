@@ -8,6 +8,7 @@ from pathlib import Path
 from seq2edge.models.corpus import Corpus
 from seq2edge.models.labels import IGNORED
 from seq2edge.runtime.errors import InputError
+from seq2edge.runtime.evaluate import labels_of
 from seq2edge.runtime.inputs import Example, example_length
 from seq2edge.runtime.manifest import InputSpec, Task
 from seq2edge.runtime.records import Reader
@@ -92,8 +93,7 @@ class CorpusEncoder:
         if self.task == "generation":
             assert self.tokenizer is not None
             return self.tokenizer.encode_target(text)
-        found = text.split() if self.task == "tagging" else [text]
-        return [self._ids.get(label, IGNORED) for label in found]
+        return [self._ids.get(label, IGNORED) for label in labels_of(text, self.task)]
 
     def _defect(self, example: Example, output: list[int]) -> str | None:
         length = example_length(example, self.inputs)

@@ -1,6 +1,12 @@
 """What a model reads, as the runtime describes it."""
 
 from seq2edge.models.config import ModelConfig
+from seq2edge.runtime.inputs import (
+    class_input,
+    frames_input,
+    tokens_input,
+    vector_input,
+)
 from seq2edge.runtime.manifest import InputSpec
 
 
@@ -16,10 +22,9 @@ def input_specs(
 
 def _spec(name: str, kind: str, features: int, classes: tuple[str, ...]) -> InputSpec:
     if kind == "tokens":
-        return InputSpec(name, "tokens", "int64", ("batch", name), f"{name}_lengths")
+        return tokens_input(name)
     if kind == "frames":
-        shape = ("batch", name, features)
-        return InputSpec(name, "frames", "float32", shape, f"{name}_lengths")
-    if kind == "vector":
-        return InputSpec(name, "vector", "float32", ("batch", features), None)
-    return InputSpec(name, "class", "int64", ("batch",), None, classes)
+        return frames_input(name, features)
+    return (
+        vector_input(name, features) if kind == "vector" else class_input(name, classes)
+    )

@@ -6,7 +6,7 @@ from seq2edge.models.contract import StepModule
 from seq2edge.models.network import Network
 from seq2edge.models.task import Task
 from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
-from seq2edge.runtime.evaluate import Scorers, exact_share, label_accuracy
+from seq2edge.runtime.evaluate import Scorers, exact_share, label_accuracy, labels_of
 from seq2edge.runtime.predictor import Prediction, Predictor
 from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.translator import Translator
@@ -20,7 +20,7 @@ def dev_score(model: Network, task: Task) -> float:
         if task.metric == "accuracy":
             return label_accuracy(
                 [one.labels for one in predictions],
-                [_labels(text, task) for [text] in references],
+                [labels_of(text, task.train.task) for [text] in references],
             )
         texts = [one.text for one in predictions]
     else:
@@ -57,7 +57,3 @@ def _predict(model: Network, task: Task) -> list[Prediction]:
         folder=task.data,
     )
     return predictor.predict_batch(task.dev_set.sources)
-
-
-def _labels(text: str, task: Task) -> list[str]:
-    return text.split() if task.train.task == "tagging" else [text]

@@ -15,7 +15,6 @@ from seq2edge.models.examples import CorpusEncoder, EncodedCorpus
 from seq2edge.models.inputs import input_specs
 from seq2edge.models.recipe import Recipe
 from seq2edge.models.tokenizer_training import (
-    load_tokenizer,
     target_vocabulary,
     train_tokenizer,
 )
@@ -23,7 +22,7 @@ from seq2edge.runtime import schema
 from seq2edge.runtime.errors import ConfigError, OutputError
 from seq2edge.runtime.manifest import InputSpec, Limits, TokenizerSpec
 from seq2edge.runtime.manifest import Task as TaskName
-from seq2edge.runtime.tokenizer import SentencePieceTokenizer
+from seq2edge.runtime.tokenizer import SentencePieceTokenizer, load_tokenizer
 from seq2edge.runtime.vocabulary import Vocabulary
 
 Event = dict[str, Any]

@@ -55,12 +55,6 @@ def train_tokenizer(
     )
 
 
-def load_tokenizer(spec: TokenizerSpec, folder: Path) -> SentencePieceTokenizer:
-    """The tokenizer of a checkpoint or of a training run."""
-    source, target = folder / spec.source, folder / spec.target
-    return SentencePieceTokenizer.load(source, target, spec.append_end, spec.words)
-
-
 def source_pieces(spec: TokenizerSpec, folder: Path) -> list[str | None]:
     """The source vocabulary as SentencePiece writes it; None for the special ids."""
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / spec.source))

@@ -15,6 +15,7 @@ from typing import Any
 from seq2edge.runtime import schema
 from seq2edge.runtime.batching import windows
 from seq2edge.runtime.errors import ConfigError, InputError
+from seq2edge.runtime.manifest import Task
 from seq2edge.runtime.predictor import Predictor
 from seq2edge.runtime.runner import Output, Runner, run
 from seq2edge.runtime.search import SearchOptions
@@ -175,9 +176,8 @@ def _accuracy(
 ) -> float:
     """Of labels against the first reference, which must have as many."""
     assert isinstance(runner, Predictor)
-    whole = runner.task == "classification"
-    found = [[one.text] if whole else one.text.split() for one in outputs]
-    expected = [[one] if whole else one.split() for one, *_ in references]
+    found = [labels_of(one.text, runner.task) for one in outputs]
+    expected = [labels_of(first, runner.task) for first, *_ in references]
     for number, (labels, right) in enumerate(zip(found, expected, strict=True)):
         if len(labels) != len(right):
             raise InputError(
@@ -210,6 +210,11 @@ def exact_share(
     """Percentage of hypotheses that are one of their references."""
     pairs = zip(hypotheses, references, strict=True)
     return 100 * sum(text in known for text, known in pairs) / len(hypotheses)
+
+
+def labels_of(text: str, task: Task) -> list[str]:
+    """The labels that a text gives: one for each position, or itself."""
+    return text.split() if task == "tagging" else [text]
 
 
 def label_accuracy(

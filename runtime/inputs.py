@@ -60,6 +60,16 @@ def as_example(given: Given, specs: Sequence[InputSpec]) -> Example:
     return {spec.name: _typed(given[spec.name], spec) for spec in specs}
 
 
+def checked_examples(
+    examples: Sequence[Given], specs: Sequence[InputSpec], longest: int
+) -> list[Example]:
+    """Examples in the types of their inputs; InputError names the first unfit one."""
+    typed = [as_example(each, specs) for each in examples]
+    for place, example in enumerate(typed):
+        check_example(example, specs, longest, f"example {place}")
+    return typed
+
+
 def example_length(example: Example, specs: Sequence[InputSpec]) -> int:
     """Positions of the longest sequence; 0 of an example without any."""
     lengths = (len(example[spec.name]) for spec in specs if spec.kind in SEQUENCES)

@@ -7,6 +7,7 @@ says what the whole pass would.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,7 @@ from seq2edge.runtime.inputs import (
     Array,
     Example,
     Given,
-    as_example,
-    check_example,
+    checked_examples,
     collate,
     example_length,
 )
@@ -104,6 +104,12 @@ class Predictor:
             streams="stream" in manifest.heads,
         )
 
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads lines of input."""
+        longest = self.limits.source_tokens
+        return Reader(self.inputs, self.tokenizer, longest, self.folder)
+
     def predict(self, text: str) -> Prediction:
         """Label one text."""
         return self.predict_batch([text])[0]
@@ -124,11 +130,8 @@ class Predictor:
 
         This needs no tokenizer, and cuts nothing: InputError names what is too long.
         """
-        typed = [as_example(each, self.inputs) for each in examples]
-        for index, example in enumerate(typed):
-            longest = self.limits.source_tokens
-            check_example(example, self.inputs, longest, f"example {index}")
-        return self._logits(typed)
+        longest = self.limits.source_tokens
+        return self._logits(checked_examples(examples, self.inputs, longest))
 
     def stream(self) -> "PredictionStream":
         """Begin to tag a text word by word."""
@@ -142,8 +145,7 @@ class Predictor:
     def _read(self, text: str) -> "_Read":
         if not text.strip():
             return _Read([], (), PredictionFlags(empty=True))
-        longest = self.limits.source_tokens
-        reader = Reader(self.inputs, self.tokenizer, longest, self.folder)
+        reader, longest = self.reader, self.limits.source_tokens
         if self.task == "tagging" and reader.reads_text:
             words = text.split()
             starts = range(0, len(words), longest)
@@ -220,10 +222,7 @@ class PredictionStream:
         return np.array(ids, np.int64)
 
     def _ids(self, word: str) -> list[int]:
-        predictor = self._predictor
-        limit = predictor.limits.source_tokens
-        reader = Reader(predictor.inputs, predictor.tokenizer, limit)
-        [array] = reader.read(word).example.values()
+        [array] = self._predictor.reader.read(word).example.values()
         return [int(id_) for id_ in array]
 
     def _frame(self, spec: InputSpec, frame: "str | int | NDArray[Any]") -> Array:
@@ -259,4 +258,4 @@ def _load_tokenizer(bundle: Bundle) -> "Tokenizer | None":
         return None
     from seq2edge.runtime.tokenizer import load_tokenizer
 
-    return load_tokenizer(bundle)
+    return load_tokenizer(bundle.manifest.tokenizer, bundle.path)

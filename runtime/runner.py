@@ -12,7 +12,6 @@ from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.golden import GoldenExample
 from seq2edge.runtime.predictor import Predictor, log_softmax
-from seq2edge.runtime.records import Reader
 from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.translator import Translator
 
@@ -56,9 +55,9 @@ def run(
 
 def replay(runner: Runner, example: GoldenExample) -> GoldenExample:
     """The example as it comes out here; an exporter makes its examples so too."""
-    tokenizer = None if example.as_ids else runner.tokenizer
-    longest = runner.limits.source_tokens
-    reader = Reader(runner.inputs, tokenizer, longest, runner.folder)
+    reader = runner.reader
+    if example.as_ids:
+        reader = replace(reader, tokenizer=None)
     arrays = reader.read(example.text).example
     if isinstance(runner, Predictor):
         log_probs = log_softmax(runner.logits([arrays])[0]).reshape(

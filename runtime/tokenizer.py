@@ -11,8 +11,8 @@ from typing import Protocol
 
 import sentencepiece
 
-from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.errors import BundleError
+from seq2edge.runtime.manifest import TokenizerSpec
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -144,11 +144,9 @@ class SentencePieceTokenizer:
         return [id_ if 0 <= id_ < size else unknown for id_ in ids]
 
 
-def load_tokenizer(bundle: Bundle) -> SentencePieceTokenizer:
-    """The tokenizer of a bundle that has one."""
-    spec = bundle.manifest.tokenizer
-    assert spec is not None
-    source, target = bundle.file(spec.source), bundle.file(spec.target)
+def load_tokenizer(spec: TokenizerSpec, folder: Path) -> SentencePieceTokenizer:
+    """The tokenizer of a bundle, a checkpoint or a training run."""
+    source, target = folder / spec.source, folder / spec.target
     return SentencePieceTokenizer.load(source, target, spec.append_end, spec.words)
 
 

@@ -11,6 +11,7 @@ the flags of a translation say what was done to its text.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,7 @@ from seq2edge.runtime.inputs import (
     SOURCE,
     Example,
     Given,
-    as_example,
-    check_example,
+    checked_examples,
     collate,
     example_length,
 )
@@ -126,6 +126,12 @@ class Translator:
             inputs=manifest.inputs,
         )
 
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads lines of input."""
+        longest = self.limits.source_tokens
+        return Reader(self.inputs, self.tokenizer, longest, self.folder)
+
     def translate(self, text: str, options: SearchOptions | None = None) -> Translation:
         """Translate one text; without options as the model was evaluated."""
         return self.translate_batch([text], options)[0]
@@ -163,16 +169,12 @@ class Translator:
         tokens is the input. This needs no tokenizer, and cuts nothing: InputError names
         what is too long.
         """
-        typed = [as_example(each, self.inputs) for each in examples]
-        for index, example in enumerate(typed):
-            longest = self.limits.source_tokens
-            check_example(example, self.inputs, longest, f"example {index}")
-        return self._decode(typed, options or self.defaults)
+        checked = checked_examples(examples, self.inputs, self.limits.source_tokens)
+        return self._decode(checked, options or self.defaults)
 
     def _read(self, text: str) -> "_Source":
         """What there is to decode of a text, in pieces if it is too long."""
-        longest = self.limits.source_tokens
-        reader = Reader(self.inputs, self.tokenizer, longest, self.folder)
+        reader = self.reader
         if self.tokenizer is not None and reader.reads_text:
             return self._read_text(text, self.tokenizer)
         if not text.strip():
@@ -293,14 +295,15 @@ def default_options(manifest: Manifest) -> SearchOptions:
 
 
 def _load_tokenizer(bundle: Bundle, vocabulary: Vocabulary) -> "Tokenizer | None":
-    if bundle.manifest.tokenizer is None:
+    spec = bundle.manifest.tokenizer
+    if spec is None:
         return None
     from seq2edge.runtime.tokenizer import load_tokenizer
 
-    tokenizer, target = load_tokenizer(bundle), bundle.manifest.tokenizer.target
+    tokenizer = load_tokenizer(spec, bundle.path)
     if tokenizer.target_size > vocabulary.size:
         raise BundleError(
-            f"{bundle.file(target)} has {tokenizer.target_size} pieces, but the "
+            f"{bundle.file(spec.target)} has {tokenizer.target_size} pieces, but the "
             f"model's vocabulary only {vocabulary.size}; export it again with its own "
             "tokenizer"
         )

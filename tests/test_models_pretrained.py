@@ -12,9 +12,9 @@ from toy_tasks import TASKS
 from seq2edge.models.checkpoint import Checkpoint
 from seq2edge.models.pretrained import fill_embedding
 from seq2edge.models.recipe import EmbeddingRecipe
-from seq2edge.models.tokenizer_training import load_tokenizer
 from seq2edge.models.train import train
 from seq2edge.runtime.errors import ConfigError
+from seq2edge.runtime.tokenizer import load_tokenizer
 
 PIECES = [None, None, "▁the", "▁Dog", "ing", ",", "▁cat", "▁"]
 VECTORS = {"the": [1.0, 2.0], "dog": [3.0, 4.0], ",": [5.0, 6.0], "ing": [7.0, 8.0]}
