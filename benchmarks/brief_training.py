@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seq2edge.models.config import ModelConfig
-from seq2edge.models.network import Batch, Network
+from seq2edge.models.network import Batch
+from seq2edge.models.recurrent_config import RecurrentConfig
+from seq2edge.models.recurrent_network import RecurrentNetwork
 from seq2edge.runtime.inputs import Example, collate
 from seq2edge.runtime.manifest import SEQUENCES, InputSpec
 from seq2edge.runtime.vocabulary import Vocabulary
@@ -51,7 +52,7 @@ def draw_example(
     return {name: np.asarray(value) for name, value in example.items()}, symbols
 
 
-def expected_output(config: ModelConfig, symbols: list[int]) -> list[int]:
+def expected_output(config: RecurrentConfig, symbols: list[int]) -> list[int]:
     """What a model is taught to say of an example."""
     if config.task == "generation":
         return [symbol + FIRST for symbol in symbols]
@@ -65,7 +66,7 @@ def expected_output(config: ModelConfig, symbols: list[int]) -> list[int]:
 
 
 def teach(
-    module: Network,
+    module: RecurrentNetwork,
     inputs: Sequence[InputSpec],
     vocabulary: Vocabulary,
     seed: int,
@@ -94,7 +95,7 @@ def teach(
 
 
 def make_batch(
-    config: ModelConfig,
+    config: RecurrentConfig,
     inputs: Sequence[InputSpec],
     vocabulary: Vocabulary,
     random: Random,

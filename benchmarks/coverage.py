@@ -24,14 +24,14 @@ from seq2edge.export import (
     export_model,
 )
 from seq2edge.models.build import build_model
-from seq2edge.models.config import CELLS, ModelConfig
 from seq2edge.models.inputs import input_specs
+from seq2edge.models.recurrent_config import CELLS, RecurrentConfig
 
 SIZE, HIDDEN = 8000, 256
 OPTIONS = ExportOptions("int8", limits=QualityLimits(min_agreement=0.0, min_exact=0.0))
 
 
-def usual(structure: Structure, cell: str) -> ModelConfig:
+def usual(structure: Structure, cell: str) -> RecurrentConfig:
     """Two layers of two directions, as wide as a small product's."""
     small = configure(structure, cell, 2, 2)
     return replace(
@@ -44,7 +44,7 @@ def usual(structure: Structure, cell: str) -> ModelConfig:
     )
 
 
-def measure(config: ModelConfig) -> tuple[float, list[str]]:
+def measure(config: RecurrentConfig) -> tuple[float, list[str]]:
     """Share of weight bytes, and what was left out that is no bias."""
     random = np.random.default_rng(0)
     classes = tuple(map(str, range(config.classes)))

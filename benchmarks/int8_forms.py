@@ -25,7 +25,7 @@ from onnx.helper import make_node
 from seq2edge.export.graphs import examine, example
 from seq2edge.export.heads import greedy_head
 from seq2edge.export.trace import trace_step
-from seq2edge.models.config import ModelConfig
+from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.models.recurrent_model import build_model
 
 Array = NDArray[Any]
@@ -181,7 +181,7 @@ FORMS: Mapping[str, Callable[[Product], list[NodeProto]]] = {
 
 def decoder() -> ModelProto:
     """The greedy head of a decoder with random weights."""
-    module = build_model(ModelConfig(5000, 5000), seed=0).eval()
+    module = build_model(RecurrentConfig(5000, 5000), seed=0).eval()
     sources = [[5, 6, 7, 2], [8, 9, 2]]
     contract = examine(module, sources, 1)
     return greedy_head(

@@ -12,9 +12,9 @@ from brief_training import draw_example, expected_output, teach
 
 from seq2edge.export import ModelSpec, Sample
 from seq2edge.models.build import build_model
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.inputs import input_specs
-from seq2edge.models.network import Network
+from seq2edge.models.recurrent_config import RecurrentConfig
+from seq2edge.models.recurrent_network import RecurrentNetwork
 from seq2edge.runtime import manifest
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -40,8 +40,8 @@ class Structure:
 class Built:
     """A structure that has learned its toy task, and what an export needs beside it."""
 
-    config: ModelConfig
-    module: Network
+    config: RecurrentConfig
+    module: RecurrentNetwork
     spec: ModelSpec
     sample: Sample
     outputs: tuple[tuple[int, ...], ...]  # what is right for each of the sample
@@ -57,7 +57,7 @@ def structures() -> Iterator[Structure]:
 
 def configure(
     structure: Structure, cell: str, directions: int, depth: int
-) -> ModelConfig:
+) -> RecurrentConfig:
     """A small model; ConfigError if the structure forbids the combination."""
     task = structure.keys.get("task", "generation")
     values: dict[str, Any] = {
@@ -75,11 +75,11 @@ def configure(
         "tie": "none" if task != "generation" else "output",
         **structure.keys,
     }
-    return ModelConfig(**values)
+    return RecurrentConfig(**values)
 
 
 def build(
-    structure: Structure, config: ModelConfig, steps: int, seed: int = 0
+    structure: Structure, config: RecurrentConfig, steps: int, seed: int = 0
 ) -> Built:
     """A model after so many updates, and examples that it was not taught by."""
     module = build_model(config, seed)

@@ -9,7 +9,7 @@ arXiv:1508.04025; scaled dot and several heads: Vaswani et al., arXiv:1706.03762
 import torch
 from torch import Tensor, nn
 
-from seq2edge.models.config import ModelConfig
+from seq2edge.models.recurrent_config import RecurrentConfig
 
 MASKED = -1e9  # finite: a row without any source stays a number
 
@@ -95,7 +95,7 @@ class MultiHeadAttention(nn.Module):
         return heads.transpose(1, 2)
 
 
-def make_attention(config: ModelConfig) -> Attention | MultiHeadAttention:
+def make_attention(config: RecurrentConfig) -> Attention | MultiHeadAttention:
     """The attention of a configuration that has one."""
     hidden, annotation = config.decoder_hidden, config.annotation_size
     if config.attention == "multi_head":

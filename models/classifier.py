@@ -2,23 +2,24 @@
 
 from torch import Tensor, nn
 
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.contract import Tensors
 from seq2edge.models.dropout import LockedDropout
 from seq2edge.models.labels import label_loss
-from seq2edge.models.network import Batch, Network
+from seq2edge.models.network import Batch
+from seq2edge.models.recurrent_config import RecurrentConfig
+from seq2edge.models.recurrent_network import RecurrentNetwork
 from seq2edge.models.summary import Bridge
 from seq2edge.runtime.manifest import LOGITS
 
 
-class Classifier(Network):
-    """Built from a ModelConfig whose task is classification.
+class Classifier(RecurrentNetwork):
+    """Built from a RecurrentConfig whose task is classification.
 
     Its summary is read by the output layer; mapped or summed it has embedding_size
     features.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: RecurrentConfig) -> None:
         """Random weights; `Checkpoint.load` fills them."""
         super().__init__(config)
         mapped = config.summary != "last"

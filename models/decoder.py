@@ -1,6 +1,6 @@
 """A recurrent decoder: one step, and the whole target at once.
 
-Where the attention's context goes is `ModelConfig.context`. A decoder that reads no
+Where the attention's context goes is `RecurrentConfig.context`. A decoder that reads no
 context below its attention ("output", "upper", or without attention) runs each layer
 over the whole target in one call and asks all its questions in one product; the other
 two must loop over time.
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from seq2edge.models.attention import make_attention
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.dropout import LockedDropout
-from seq2edge.models.network import joined
 from seq2edge.models.recurrent import STATES, DecoderLayer, LayerState, state_names
+from seq2edge.models.recurrent_config import RecurrentConfig
+from seq2edge.models.recurrent_network import joined
 from seq2edge.models.summary import bridge, first_state
 
 Named = dict[str, Tensor]
@@ -24,7 +24,7 @@ Named = dict[str, Tensor]
 class RecurrentDecoder(nn.Module):
     """Embedded target tokens to what the output layer reads."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: RecurrentConfig) -> None:
         """Layer sizes follow from where the context and the summary go."""
         super().__init__()
         self.config = config

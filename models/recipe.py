@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Self, get_type_hints
 
 from seq2edge.models.about import About
-from seq2edge.models.config import ModelConfig
+from seq2edge.models.config import ARCHITECTURES, ModelConfig
+from seq2edge.models.recurrent_config import RecurrentConfig
+from seq2edge.models.transformer_config import TransformerConfig
 from seq2edge.runtime import schema
 from seq2edge.runtime.errors import ConfigError
 
@@ -133,12 +135,21 @@ class Recipe:
             raise ConfigError(
                 f"model.{given[0]} follows from the corpora; leave it out"
             )
+        kind = self._architecture()
+        known = {field.name for field in fields(kind)}
+        sizes = {name: size for name, size in sizes.items() if name in known}
         try:
-            return schema.parse(
-                ModelConfig, _with_defaults(ModelConfig, {**self.model, **sizes})
-            )
+            return schema.parse(kind, _with_defaults(kind, {**self.model, **sizes}))
         except schema.SchemaError as error:
             raise ConfigError(f"model: {error}; see docs/training.md") from None
+
+    def _architecture(self) -> type[RecurrentConfig] | type[TransformerConfig]:
+        name = self.model.get("architecture", "recurrent")
+        if name not in ARCHITECTURES:
+            raise ConfigError(
+                f"model.architecture = {name!r}; use one of {', '.join(ARCHITECTURES)}"
+            )
+        return ARCHITECTURES[name]
 
     @property
     def shape(self) -> ModelConfig:
@@ -165,6 +176,7 @@ class Recipe:
                 self.training.batch_tokens > self.data.max_tokens
             ),
             **_evaluation_rules(self.evaluation, shape),
+            **_length_rules(self.data, shape),
         }
         if faults := [rule for rule, holds in rules.items() if not holds]:
             raise ConfigError(f"{origin}: {'; '.join(faults)}")
@@ -193,6 +205,15 @@ def _tokenizer_rules(recipe: Recipe, shape: ModelConfig) -> dict[str, bool]:
         "embedding.vocabulary goes with an embedding.file that ends in .npy": (
             bool(embedding.vocabulary) == embedding.file.endswith(".npy")
         ),
+    }
+
+
+def _length_rules(data: DataRecipe, shape: ModelConfig) -> dict[str, bool]:
+    positions = getattr(shape, "max_positions", data.max_tokens)
+    return {
+        "model.max_positions must be at least data.max_tokens": (
+            positions >= data.max_tokens
+        )
     }
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.dropout import LockedDropout
+from seq2edge.models.recurrent_config import RecurrentConfig
 
 LayerState = tuple[Tensor, ...]  # (hidden, cell) of an LSTM, (hidden,) of the others
 STATES = {
@@ -114,7 +114,7 @@ class DecoderLayer(nn.Module):
 class RecurrentEncoder(nn.Module):
     """An embedded sequence to its annotations and what each layer ends with."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: RecurrentConfig) -> None:
         """Layers of config.encoder_hidden units in each direction."""
         super().__init__()
         width = config.annotation_size

@@ -1,22 +1,23 @@
 """The recurrent encoder-decoder: `encode` and `step` as in the contract, and training.
 
-`forward` is the training pass over a whole target; a test holds it equal to the steps.
+`readouts` is the training pass over a whole target; a test holds it equal to the steps.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.contract import Tensors
 from seq2edge.models.decoder import RecurrentDecoder
 from seq2edge.models.dropout import LockedDropout
-from seq2edge.models.embedding import PAD, OutputLayer
-from seq2edge.models.network import Batch, Encoded, Network, joined
+from seq2edge.models.embedding import OutputLayer
+from seq2edge.models.network import Writer
+from seq2edge.models.recurrent_config import RecurrentConfig
+from seq2edge.models.recurrent_network import Encoded, RecurrentNetwork, joined
 
 
-class RecurrentModel(Network):
-    """Built from a ModelConfig whose task is generation; logits of tokens out."""
+class RecurrentModel(RecurrentNetwork, Writer):
+    """Built from a RecurrentConfig whose task is generation; logits of tokens out."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: RecurrentConfig) -> None:
         """Random weights; `Checkpoint.load` fills them."""
         super().__init__(config)
         self.decoder = RecurrentDecoder(config)
@@ -52,20 +53,3 @@ class RecurrentModel(Network):
         outputs = self.decoder(self.target_embedding(target), memory, state)
         readouts: Tensor = self.dropout(outputs)
         return readouts
-
-    def forward(self, inputs: Tensors, target: Tensor) -> Tensor:
-        """Target (batch, target) int64 to logits (batch, target, vocabulary)."""
-        logits: Tensor = self.output(self.readouts(inputs, target))
-        return logits
-
-    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Mean cross entropy in nats of the expected tokens that are not padding."""
-        assert batch.target is not None
-        real = batch.expected != PAD
-        readouts = self.readouts(batch.inputs, batch.target)
-        # Padding is dropped before the widest product of the model.
-        logits = self.output(readouts[real])
-        mean: Tensor = nn.functional.cross_entropy(
-            logits.float(), batch.expected[real], label_smoothing=label_smoothing
-        )
-        return mean

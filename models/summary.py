@@ -1,13 +1,13 @@
 """The summary c of a source, and the first state that a decoder makes of it.
 
-ModelConfig.summary says what c is, ModelConfig.summary_use where a decoder reads it.
+RecurrentConfig says what c is (summary) and where a decoder reads it (summary_use).
 """
 
 import torch
 from torch import Tensor, nn
 
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.recurrent import state_names
+from seq2edge.models.recurrent_config import RecurrentConfig
 
 
 class Bridge(nn.Linear):
@@ -18,7 +18,7 @@ class Bridge(nn.Linear):
         return torch.tanh(super().forward(vector))
 
 
-def bridge(config: ModelConfig) -> nn.Module:
+def bridge(config: RecurrentConfig) -> nn.Module:
     """What makes c of the encoders' vector; nothing to learn where c is the last h.
 
     Used as first state only, c is a vector of its own for every part of the state.
@@ -31,7 +31,7 @@ def bridge(config: ModelConfig) -> nn.Module:
     return Bridge(config.joined_size, size)
 
 
-def first_state(config: ModelConfig, summary: Tensor) -> dict[str, Tensor]:
+def first_state(config: RecurrentConfig, summary: Tensor) -> dict[str, Tensor]:
     """Every part of the decoder's state, (batch, hidden).
 
     Where c is one vector, each layer's hidden starts as c, and an LSTM's cell as zeros.

@@ -6,19 +6,20 @@ zeros, and says the same as over the whole sequence.
 
 from torch import Tensor, nn
 
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.contract import Tensors
 from seq2edge.models.dropout import LockedDropout
 from seq2edge.models.labels import label_loss
-from seq2edge.models.network import Batch, Network
+from seq2edge.models.network import Batch
 from seq2edge.models.recurrent import STATES, state_names
+from seq2edge.models.recurrent_config import RecurrentConfig
+from seq2edge.models.recurrent_network import RecurrentNetwork
 from seq2edge.runtime.manifest import LOGITS
 
 
-class Tagger(Network):
-    """Built from a ModelConfig whose task is tagging."""
+class Tagger(RecurrentNetwork):
+    """Built from a RecurrentConfig whose task is tagging."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: RecurrentConfig) -> None:
         """Random weights; `Checkpoint.load` fills them."""
         super().__init__(config)
         self.output = nn.Linear(config.annotation_size, config.labels)

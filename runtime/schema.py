@@ -3,7 +3,8 @@
 Every key of the class must be there, no other may be, and each value has its annotated
 type; a default of the class doesn't make a key optional. Understood are str, int,
 float, bool, object (anything), None, unions, Literal, tuple[X, ...], Mapping[str, X]
-and other dataclasses.
+and other dataclasses. The dataclasses of a union are told apart by a field that each
+has as a Literal of one value.
 """
 
 import math
@@ -96,12 +97,35 @@ def _parse_union(
     kinds = tuple(kind for kind in kinds if kind is not type(None))
     if len(kinds) == 1:
         return _parse(kinds[0], value, where, faults)
+    classes = [kind for kind in kinds if is_dataclass(kind)]
+    if classes and isinstance(value, dict):
+        return _parse_named(classes, value, where, faults)
     for kind in kinds:
         if _is_scalar(kind, value):
             return value
     wanted = " or ".join(_describe(kind) for kind in kinds)
     faults.append(f"{where} must be {wanted}, not {_show(value)}")
     return None
+
+
+def _parse_named(
+    classes: list[Any], value: dict[Any, Any], where: str, faults: list[str]
+) -> Any:
+    """The class whose constant the object bears: a field that is a Literal of one."""
+    hints = {kind: get_type_hints(kind) for kind in classes}
+    [name] = {
+        name
+        for known in hints.values()
+        for name, hint in known.items()
+        if get_origin(hint) is Literal and len(get_args(hint)) == 1
+    }
+    constants = {get_args(known[name])[0]: kind for kind, known in hints.items()}
+    if value.get(name) not in constants:
+        listed = " or ".join(map(repr, constants))
+        given = _show(value[name]) if name in value else "missing"
+        faults.append(f"{_join(where, name)} must be {listed}, not {given}")
+        return None
+    return _parse_dataclass(constants[value[name]], value, where, faults)
 
 
 def _is_scalar(kind: Any, value: object) -> bool:

@@ -32,7 +32,7 @@ from seq2edge.models.checkpoint import (
     distinct_weights,
     write_checkpoint,
 )
-from seq2edge.models.config import ModelConfig
+from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime import bundle
 from seq2edge.runtime.errors import ExportError, OutputError
@@ -155,7 +155,7 @@ def test_an_unknown_precision_is_refused() -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights under a real tokenizer."""
     path = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    config = ModelConfig(
+    config = RecurrentConfig(
         28, 28, embedding_size=12, encoder_hidden=10, decoder_hidden=14, cell="lstm"
     )
     info = CheckpointInfo(

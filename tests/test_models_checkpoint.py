@@ -16,14 +16,14 @@ from seq2edge.models.checkpoint import (
     distinct_weights,
     write_checkpoint,
 )
-from seq2edge.models.config import ModelConfig
 from seq2edge.models.inputs import input_specs
 from seq2edge.models.network import Network
+from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.runtime.errors import CheckpointError
 from seq2edge.runtime.manifest import Limits, SearchDefaults, TokenizerSpec
 from seq2edge.runtime.vocabulary import Vocabulary
 
-CONFIG = ModelConfig(
+CONFIG = RecurrentConfig(
     12, 12, embedding_size=6, encoder_hidden=4, decoder_hidden=8, cell="lstm"
 )
 INFO = CheckpointInfo(

@@ -13,6 +13,7 @@ from seq2edge.models.corpus import by_frequency, read_corpus
 from seq2edge.models.examples import CorpusEncoder, EncodedCorpus
 from seq2edge.models.labels import IGNORED
 from seq2edge.models.recipe import Recipe
+from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.runtime.errors import ConfigError
 from seq2edge.runtime.inputs import SOURCE, Example
 from seq2edge.runtime.manifest import InputSpec
@@ -185,7 +186,9 @@ MINIMAL = {"about": {"name": "x"}, "data": {"train": ["a"], "dev": ["b"]}}
 def test_a_recipe_needs_only_its_name_and_data() -> None:
     recipe = Recipe.from_values(MINIMAL, "r.toml")
     assert recipe.training.adam_betas == (0.9, 0.98)
-    assert recipe.model_config(50, 50).cell == "gru"
+    config = recipe.model_config(50, 50)
+    assert isinstance(config, RecurrentConfig)
+    assert config.cell == "gru"
 
 
 @pytest.mark.parametrize(

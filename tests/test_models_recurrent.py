@@ -5,8 +5,8 @@ import torch
 
 from seq2edge.models.attention import source_mask
 from seq2edge.models.build import build_model, count_parameters
-from seq2edge.models.config import TIES, ModelConfig
 from seq2edge.models.network import Batch
+from seq2edge.models.recurrent_config import TIES, RecurrentConfig
 from seq2edge.models.recurrent_model import RecurrentModel
 from seq2edge.runtime.errors import ConfigError
 
@@ -26,7 +26,7 @@ def tiny(**changes: object) -> RecurrentModel:
         "decoder_hidden": 8,
         **changes,
     }
-    config = ModelConfig(**values)  # type: ignore[arg-type]
+    config = RecurrentConfig(**values)  # type: ignore[arg-type]
     model = build_model(config, seed=3).eval()
     assert isinstance(model, RecurrentModel)
     return model
@@ -80,7 +80,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_every_fault_of_a_configuration_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(10, 12, cell="grü", decoder_layers=1, dropout=1.5)
+        RecurrentConfig(10, 12, cell="grü", decoder_layers=1, dropout=1.5)
     message = str(caught.value)
     for part in ("'grü'", "decoder_layers of 2", "dropout = 1.5", "joint vocabulary"):
         assert part in message
@@ -126,10 +126,10 @@ def test_a_senseless_configuration_is_refused(
     changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        ModelConfig(10, 10, **changes)  # type: ignore[arg-type]
+        RecurrentConfig(10, 10, **changes)  # type: ignore[arg-type]
 
 
 def test_what_a_task_does_not_use_is_not_judged() -> None:
-    ModelConfig(10, 0, task="tagging", labels=3, decoder_layers=1)
-    ModelConfig(0, 10, inputs={"a": "class"}, classes=2, attention="none")
-    ModelConfig(10, 10, attention="none", decoder_layers=1)
+    RecurrentConfig(10, 0, task="tagging", labels=3, decoder_layers=1)
+    RecurrentConfig(0, 10, inputs={"a": "class"}, classes=2, attention="none")
+    RecurrentConfig(10, 10, attention="none", decoder_layers=1)

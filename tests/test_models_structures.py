@@ -9,13 +9,13 @@ from torch import Tensor
 
 from seq2edge.models.build import build_model
 from seq2edge.models.classifier import Classifier
-from seq2edge.models.config import (
+from seq2edge.models.recurrent_config import (
     ATTENTIONS,
     CELLS,
     CONTEXTS,
     SUMMARIES,
     SUMMARY_USES,
-    ModelConfig,
+    RecurrentConfig,
 )
 from seq2edge.models.recurrent_model import RecurrentModel
 from seq2edge.models.tagger import Tagger
@@ -41,7 +41,7 @@ def plain_torch() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def sized(**changes: object) -> ModelConfig:
+def sized(**changes: object) -> RecurrentConfig:
     values: dict[str, object] = {
         "source_vocabulary": 12,
         "target_vocabulary": 12,
@@ -50,7 +50,7 @@ def sized(**changes: object) -> ModelConfig:
         "decoder_hidden": 8,
         **changes,
     }
-    return ModelConfig(**values)  # type: ignore[arg-type]
+    return RecurrentConfig(**values)  # type: ignore[arg-type]
 
 
 def writer(**changes: object) -> RecurrentModel:

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seq2edge.models.build import build_model
-from seq2edge.models.config import (
+from seq2edge.models.inputs import input_specs
+from seq2edge.models.recurrent_config import (
     ATTENTIONS,
     CELLS,
     CONTEXTS,
     SUMMARIES,
     SUMMARY_USES,
-    ModelConfig,
+    RecurrentConfig,
 )
-from seq2edge.models.inputs import input_specs
 from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
 from seq2edge.runtime.errors import ConfigError
 from seq2edge.runtime.inputs import Example, collate
@@ -58,7 +58,7 @@ QUICK = settings(
 class Case:
     """A random model and what it reads."""
 
-    config: ModelConfig
+    config: RecurrentConfig
     module: Any
     inputs: tuple[InputSpec, ...]
     examples: list[Example]
@@ -108,7 +108,7 @@ def cases(draw: Any, task: str) -> Case:
     if task != "generation":
         values |= {"attention": "none", "tie": "none"}
     try:
-        config = ModelConfig(**values)
+        config = RecurrentConfig(**values)
     except ConfigError:
         assume(False)
         raise

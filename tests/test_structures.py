@@ -15,7 +15,7 @@ from seq2edge.export import (
     export_checkpoint,
     export_model,
 )
-from seq2edge.models.config import CELLS
+from seq2edge.models.recurrent_config import CELLS
 from seq2edge.models.train import train
 from seq2edge.runtime import Translator
 from seq2edge.runtime.bundle import Bundle
