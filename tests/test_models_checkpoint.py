@@ -106,7 +106,15 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     [
         ({"format": 2}, "newer than this seq2edge reads"),
         ({"surplus": 1}, "surplus is not a known key"),
-        ({"model": {"cell": "gru"}}, "embedding_size is missing"),
+        (
+            {"model": {"architecture": "recurrent", "cell": "gru"}},
+            "embedding_size is missing",
+        ),
+        (
+            {"model": {"cell": "gru"}},
+            "model.architecture must be 'recurrent' or 'transformer', not missing",
+        ),
+        ({"model": {"architecture": "rnn"}}, "'transformer', not 'rnn'"),
         ({"limits": {"source_tokens": "9", "target_tokens": 9}}, "must be an integer"),
     ],
 )
