@@ -23,6 +23,13 @@ from seq2edge.models.recurrent_config import (
     RecurrentConfig,
 )
 from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
+from seq2edge.models.transformer_config import (
+    ACTIVATIONS,
+    DECODERS,
+    NORMS,
+    POSITIONS,
+    TransformerConfig,
+)
 from seq2edge.runtime.errors import ConfigError
 from seq2edge.runtime.inputs import Example, collate
 from seq2edge.runtime.manifest import InputSpec
@@ -58,7 +65,7 @@ QUICK = settings(
 class Case:
     """A random model and what it reads."""
 
-    config: RecurrentConfig
+    config: Any
     module: Any
     inputs: tuple[InputSpec, ...]
     examples: list[Example]
@@ -77,9 +84,56 @@ def one_thread() -> Iterator[None]:
     torch._C._set_mkldnn_enabled(compiled)
 
 
-@st.composite
-def cases(draw: Any, task: str) -> Case:
+def cases(task: str) -> st.SearchStrategy[Case]:
     """Any combination that a configuration allows, with weights that say something."""
+    return st.composite(_case)(task)
+
+
+def _case(draw: Any, task: str) -> Case:
+    transforms = task == "generation" and draw(st.booleans())
+    config = _transformer(draw) if transforms else _recurrent(draw, task)
+    module = build_model(config, draw(st.integers(0, 1 << 20))).eval()
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.mul_(1.5)
+    classes = CLASSES if "class" in config.inputs.values() else ()
+    specs = input_specs(config, classes)
+    random = np.random.default_rng(draw(st.integers(0, 1 << 20)))
+    lengths = draw(st.lists(st.integers(1, 9), min_size=2, max_size=6))
+    examples: list[Example] = [
+        {
+            spec.name: value(spec, random, length + place)
+            for place, spec in enumerate(specs)
+        }
+        for length in lengths
+    ]
+    return Case(config, module, specs, examples)
+
+
+def _transformer(draw: Any) -> TransformerConfig:
+    return TransformerConfig(
+        source_vocabulary=12,
+        target_vocabulary=VOCABULARY.size,
+        size=8,
+        encoder_layers=draw(st.integers(1, 3)),
+        decoder_layers=draw(st.integers(1, 3)),
+        encoder_heads=draw(st.sampled_from((1, 2, 4))),
+        decoder_heads=draw(st.sampled_from((1, 2, 4))),
+        encoder_feed_forward=12,
+        decoder_feed_forward=12,
+        decoder=draw(st.sampled_from(DECODERS)),
+        norm=draw(st.sampled_from(NORMS)),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+        positions=draw(st.sampled_from(POSITIONS)),
+        position_offset=draw(st.sampled_from((0, 2))),
+        max_positions=20,
+        scale_embeddings=draw(st.booleans()),
+        embedding_norm=draw(st.booleans()),
+        tie=draw(st.sampled_from(("none", "output"))),
+    )
+
+
+def _recurrent(draw: Any, task: str) -> RecurrentConfig:
     inputs = draw(st.sampled_from(INPUTS[:2] if task == "tagging" else INPUTS))
     kinds = set(inputs.values())
     directions = draw(st.sampled_from((1, 2)))
@@ -108,25 +162,10 @@ def cases(draw: Any, task: str) -> Case:
     if task != "generation":
         values |= {"attention": "none", "tie": "none"}
     try:
-        config = RecurrentConfig(**values)
+        return RecurrentConfig(**values)
     except ConfigError:
         assume(False)
         raise
-    module = build_model(config, draw(st.integers(0, 1 << 20))).eval()
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.mul_(1.5)
-    specs = input_specs(config, CLASSES if "class" in kinds else ())
-    random = np.random.default_rng(draw(st.integers(0, 1 << 20)))
-    lengths = draw(st.lists(st.integers(1, 9), min_size=2, max_size=6))
-    examples: list[Example] = [
-        {
-            spec.name: value(spec, random, length + place)
-            for place, spec in enumerate(specs)
-        }
-        for length in lengths
-    ]
-    return Case(config, module, specs, examples)
 
 
 def value(spec: InputSpec, random: np.random.Generator, length: int) -> Any:

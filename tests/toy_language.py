@@ -32,16 +32,20 @@ def recipe(
     **training: object,
 ) -> Recipe:
     """A recipe that learns the language in some seconds of one core."""
+    recurrent = {
+        "embedding_size": 32,
+        "encoder_hidden": 32,
+        "decoder_hidden": 48,
+    }
+    given = model or {}
     values = {
         "about": {"name": "toy"},
         "data": {"train": ["train.tsv"], "dev": ["dev.tsv"], "max_tokens": 40},
         "tokenizer": tokenizer or {"vocabulary_size": 28},
         "model": {
-            "embedding_size": 32,
-            "encoder_hidden": 32,
-            "decoder_hidden": 48,
+            **({} if "architecture" in given else recurrent),
             "dropout": 0.1,
-            **(model or {}),
+            **given,
         },
         "training": {
             "epochs": 6,
