@@ -90,7 +90,7 @@ def _times(record: Record) -> Iterator[str]:
 
 def _key(timing: Record) -> tuple[str, str, int, int]:
     names = ("decoder", "precision", "batch", "length")
-    return tuple(timing[name] for name in names)  # type: ignore[return-value]
+    return tuple(timing[name] for name in names)
 
 
 def plot(record: Record, path: Path) -> None:

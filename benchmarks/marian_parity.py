@@ -100,7 +100,7 @@ def make(folder: Path, name: str, texts: Sequence[tuple[str, str]]) -> None:
     model = MarianMTModel(marian_config(folder, **sizes | changes))
     pairs = [pair_of(tokenizer, *text) for text in texts]
     train(model, pairs, 6, folder / "training")
-    shutil.rmtree(folder / "training")
+    shutil.rmtree(folder / "training", ignore_errors=True)
     write_model(folder, model)
 
 
