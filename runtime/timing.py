@@ -197,5 +197,10 @@ class _TimedDecoding:
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         return self._span(STEP, lambda: self._decoding.scores(tokens, parents))
 
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        return self._span(STEP, lambda: self._decoding.attended(tokens, parents, count))
+
     def keep(self, sentences: IntArray) -> None:
         self._decoding.keep(sentences)  # no run of the graph: the search's time

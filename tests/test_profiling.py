@@ -108,6 +108,11 @@ class SlowDecoding:
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         raise AssertionError("greedy search needs no scores")
 
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        raise AssertionError("no search asks for the attention")
+
     def keep(self, sentences: IntArray) -> None:
         self.clock.spend("search", 0.02)
         self.left = self.left[sentences]

@@ -94,6 +94,11 @@ class CopyDecoding:
         self.step += 1
         return log_probs.astype(np.float32)
 
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        raise AssertionError("no search asks for the attention")
+
     def keep(self, sentences: IntArray) -> None:
         self.sources = [self.sources[index] for index in sentences]
 
