@@ -45,15 +45,19 @@ ORDINARY = ("greedy", "beam", "scores")
 
 
 @functools.cache
-def graphs(kind: Any) -> tuple[ModelProto, ModelProto]:
-    """Encoder and decoder of a toy."""
+def decoder_of(kind: Any) -> ModelProto:
+    """The step of a toy."""
     module = build(kind)
     examined = subject(module, SENTENCES, START)
-    contract, example = examine(examined), traced_with(examined, 3, 7, 2)
-    return (
-        trace_encoder(module, contract, example),
-        trace_step(module, contract, example),
-    )
+    return trace_step(module, examine(examined), traced_with(examined, 3, 7, 2))
+
+
+@functools.cache
+def encoder() -> ModelProto:
+    """The encoder of both toys."""
+    module = build(AligningGru)
+    examined = subject(module, SENTENCES, START)
+    return trace_encoder(module, examine(examined), traced_with(examined, 3, 7, 2))
 
 
 def int8(encoder: ModelProto, decoder: ModelProto) -> ModelProto:
@@ -93,9 +97,9 @@ def shape_of(model: ModelProto) -> list[object]:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_other_heads_are_those_of_a_module_without_it(precision: str) -> None:
-    decoders = [graphs(kind)[1] for kind in (AligningGru, AttentiveGru)]
+    decoders = [decoder_of(kind) for kind in (AligningGru, AttentiveGru)]
     if precision == "int8":
-        decoders = [int8(*graphs(kind)) for kind in (AligningGru, AttentiveGru)]
+        decoders = [int8(encoder(), decoder) for decoder in decoders]
     aligning, plain = decoders
     assert list(heads_of(aligning, "generation")) == [*ORDINARY, "attention"]
     assert list(heads_of(plain, "generation")) == list(ORDINARY)
@@ -110,7 +114,10 @@ def test_the_other_heads_are_those_of_a_module_without_it(precision: str) -> Non
     ("kind", "context"), [*zip(KINDS, itertools.cycle(CONTEXTS), strict=False)]
 )
 def test_onnx_shows_what_torch_shows(kind: str, context: str) -> None:
-    module = writer(attention=kind, context=context, attention_heads=2)
+    layers = 2 if context == "upper" else 1
+    module = writer(
+        attention=kind, context=context, attention_heads=2, decoder_layers=layers
+    )
     examined = subject(module, [[4, 5, 3], [6, 7, 8, 9, 10, 3], [3]], 2)
     contract = examine(examined)
     assert contract.attention is not None
