@@ -133,6 +133,14 @@ class TimedTokenizer:
         """Part tokenize."""
         return self._span(TOKENIZE, lambda: self._tokenizer.encode(text))
 
+    def encode_target(self, text: str) -> list[int]:
+        """Part tokenize."""
+        return self._span(TOKENIZE, lambda: self._tokenizer.encode_target(text))
+
+    def source_pieces(self, text: str) -> tuple[str, ...]:
+        """Part tokenize."""
+        return self._span(TOKENIZE, lambda: self._tokenizer.source_pieces(text))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Part detokenize."""
         return self._span(DETOKENIZE, lambda: self._tokenizer.decode(ids))

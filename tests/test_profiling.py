@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy_bundle import SENTENCES, VOCABULARY, write_toy_bundle
+from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime import resources
 from seq2edge.runtime.engine import EngineOptions
@@ -54,7 +55,7 @@ class FakeClock:
 
 
 @dataclass
-class SlowTokenizer:
+class SlowTokenizer(ReadsOnly):
     """A word is a token; what it does takes its time."""
 
     clock: FakeClock

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_bundle import SENTENCES, toy_manifest, write_toy_bundle
 from toy_bundle import VOCABULARY as TOY_VOCABULARY
+from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
@@ -33,7 +34,7 @@ RIGHT = 0.8  # probability of the right next token
 OTHER = (1 - RIGHT) / (VOCABULARY.size - 1)
 
 
-class CharacterTokenizer:
+class CharacterTokenizer(ReadsOnly):
     """A token for every character, 😀 three; runs of spaces are one, as in reality."""
 
     ends = True
