@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2edge.export.dummies import as_tensors
+from seq2edge.export.dummies import as_arrays, as_tensors
 from seq2edge.export.examine import SMALL, Subject
 from seq2edge.models.contract import Tensors
 from seq2edge.runtime.errors import ExportError
-from seq2edge.runtime.inputs import Example, collate
+from seq2edge.runtime.inputs import Example, collate, real_positions
 from seq2edge.runtime.manifest import LOGITS, SEQUENCES, InputSpec
 
 # Of a result, relative to its size: the order of sums changes with a batch.
@@ -28,6 +28,8 @@ PADDING = 3  # positions
 @torch.no_grad()
 def check_dependence(subject: Subject) -> None:
     """ExportError for the first rule that is broken."""
+    if subject.attends:
+        _check_attention(subject)
     _check_rows(subject)
     for spec in subject.dummies.inputs:
         _check_is_read(subject, spec)
@@ -106,9 +108,21 @@ def _run(subject: Subject, inputs: Tensors) -> Tensors:
         return found | _within(named, inputs, subject)
     token = subject.tokens(inputs, state)
     for step in range(1, STEPS + 1):
-        logits, state = subject.step(token, results, state)
+        if subject.attends:
+            logits, attention, state = subject.attended_step(token, results, state)
+            shown = _real_first(subject, inputs, attention)
+            found[f"the attention of step {step}"] = shown
+        else:
+            logits, state = subject.step(token, results, state)
         found[f"the logits of step {step}"] = logits
     return found
+
+
+def _real_first(subject: Subject, inputs: Tensors, attention: Tensor) -> Tensor:
+    """An attention with all padding moved to its end."""
+    real = torch.from_numpy(real_positions(as_arrays(inputs), subject.dummies.inputs))
+    order = (~real).to(torch.int8).argsort(dim=1, stable=True)
+    return attention.gather(1, order)
 
 
 def _within(named: Tensors, inputs: Tensors, subject: Subject) -> Tensors:
@@ -186,6 +200,39 @@ def _check_source(subject: Subject) -> None:
         f"the logits of the first {STEPS} steps do not depend on what encode reads; "
         "let step use its memory or its state"
     )
+
+
+def _check_attention(subject: Subject) -> None:
+    """It lies on real positions, sums to 1, and leaves the step as it is."""
+    inputs = subject.dummies.tensors(*SMALL)
+    memory, state = subject.encode(inputs)
+    token = subject.tokens(inputs, state)
+    logits, attention, following = subject.attended_step(token, memory, state)
+    real = torch.from_numpy(real_positions(as_arrays(inputs), subject.dummies.inputs))
+    if (on_padding := float((attention * ~real).abs().max())) > TOLERANCE:
+        raise ExportError(
+            f"the attention has {on_padding:.2g} on padding; mask it before its softmax"
+        )
+    least, sums = float(attention.min()), attention.sum(dim=1)
+    if not least >= 0 or (sums - 1).abs().max() > TOLERANCE:
+        raise ExportError(
+            f"the attention's rows sum to {float(sums.min()):.4g} to "
+            f"{float(sums.max()):.4g}, and its least value is {least:.2g}; give what a "
+            "softmax over the positions gives"
+        )
+    expected = _named(subject.step(token, memory, state))
+    found = {LOGITS: logits}, following
+    for one, other in zip(expected, found, strict=True):
+        _same_step(one, other)
+
+
+def _same_step(expected: Tensors, found: Tensors) -> None:
+    for name, tensor in expected.items():
+        if name not in found or _apart(tensor, found[name]) > TOLERANCE:
+            raise ExportError(
+                f"{name} of step_with_attention is not what step gives; both must say "
+                "the same"
+            )
 
 
 def _check_stream(subject: Subject) -> None:

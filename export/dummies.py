@@ -86,5 +86,10 @@ def as_tensors(inputs: Inputs) -> Tensors:
     return {name: _tensor(array) for name, array in inputs.items()}
 
 
+def as_arrays(tensors: Tensors) -> Inputs:
+    """Tensors as arrays, under their names."""
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
 def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2edge.export.dummies import Dummies
+from seq2edge.export.dummies import Dummies, as_arrays
 from seq2edge.export.graphs import DTYPES, Contract
-from seq2edge.models.contract import Tensors
+from seq2edge.models.contract import AttendedStep, Tensors, attended_step
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.inputs import real_positions
 from seq2edge.runtime.manifest import LOGITS, SEQUENCES, Axis, Task, TensorSpec
 
+ATTENTION = "attention"
 SMALL, LARGE = (3, 7), (4, 12)  # batch, length of the first sequence
 
 
@@ -74,14 +76,32 @@ class Subject:
                 f"step returned {type(result).__name__}; return (logits, next state)"
             )
         logits, following = result
-        _check_logits("step's logits", logits)
-        if logits.dim() != 2 or logits.shape[0] != token.shape[0]:
-            raise ExportError(
-                f"step's logits have shape {tuple(logits.shape)} for {token.shape[0]} "
-                "rows; return (rows, vocabulary)"
-            )
-        _check_dict("next state of step", following)
+        _check_step_results("step", len(token), logits, following)
         return logits, following
+
+    @property
+    def attends(self) -> bool:
+        """Whether the module shows its attention."""
+        writes = self.task == "generation"
+        return writes and attended_step(self.module) is not None
+
+    def attended_step(
+        self, token: Tensor, memory: Tensors, state: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """Run `step_with_attention`, whose results must be of the right kind."""
+        what, tensors = "step_with_attention", {"token": token, **memory, **state}
+        function = self.module.step_with_attention
+        result = _call(what, function, tensors, token, memory, state)
+        if not isinstance(result, tuple) or len(result) != 3:
+            raise ExportError(
+                f"{what} returned {type(result).__name__}; return (logits, attention, "
+                "next state)"
+            )
+        logits, attention, following = result
+        _check_step_results(what, len(token), logits, following)
+        if not isinstance(attention, Tensor) or attention.dtype != torch.float32:
+            raise ExportError(f"{what}'s attention is no tensor of float32")
+        return logits, attention, following
 
     def tokens(self, inputs: Tensors, state: Tensors, position: int = 0) -> Tensor:
         """What a step reads: a decoder's start token, or a stream's next position."""
@@ -116,6 +136,20 @@ class Guarded:
         )
         return results
 
+    @property
+    def step_with_attention(self) -> AttendedStep | None:
+        """The module's own, if it has one."""
+        return self._attended_step if attended_step(self.module) else None
+
+    def _attended_step(
+        self, token: Tensor, memory: Tensors, state: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        what, tensors = "step_with_attention", {"token": token, **memory, **state}
+        results: tuple[Tensor, Tensor, Tensors] = _call(
+            what, self.module.step_with_attention, tensors, token, memory, state
+        )
+        return results
+
 
 @torch.no_grad()
 def examine(subject: Subject) -> Contract:
@@ -135,6 +169,7 @@ def examine(subject: Subject) -> Contract:
     growing = _check_step(subject, small, results, state) if state else {}
     axes = _Axes.of(subject.dummies)
     found = tuple(axes.spec(n, "batch", results, more_results) for n in results)
+    attentions = _attentions(subject, small, large) if subject.attends else None
     return Contract(
         task=subject.task,
         inputs=tuple(subject.dummies.inputs),
@@ -144,6 +179,7 @@ def examine(subject: Subject) -> Contract:
             _grown(axes.spec(name, "rows", state, more_state), growing[name])
             for name in state
         ),
+        attention=attentions and axes.spec(ATTENTION, "rows", *attentions),
     )
 
 
@@ -218,6 +254,18 @@ def _check_batch_axis(role: str, one: Tensors, two: Tensors) -> None:
             raise ExportError(f"{role} {name!r} has no fixed number of axes")
 
 
+def _check_step_results(
+    what: str, rows: int, logits: Tensor, following: Tensors
+) -> None:
+    _check_logits(f"{what}'s logits", logits)
+    if logits.dim() != 2 or logits.shape[0] != rows:
+        raise ExportError(
+            f"{what}'s logits have shape {tuple(logits.shape)} for {rows} rows; "
+            "return (rows, vocabulary)"
+        )
+    _check_dict(f"next state of {what}", following)
+
+
 def _check_results(subject: Subject, results: Tensors, state: Tensors) -> None:
     """What each task must give, and what the others have instead."""
     task = subject.task
@@ -275,6 +323,28 @@ def _check_step(
                 "shape"
             )
     return growing
+
+
+def _attentions(
+    subject: Subject, small: Tensors, large: Tensors
+) -> tuple[Tensors, Tensors]:
+    """The attention of a first step over each of two batches."""
+    if all(spec.lengths is None for spec in subject.dummies.inputs):
+        raise ExportError("step_with_attention has no sequence to attend to; drop it")
+    found = []
+    for inputs in (small, large):
+        memory, state = subject.encode(inputs)
+        token = subject.tokens(inputs, state)
+        _, attention, _ = subject.attended_step(token, memory, state)
+        positions = real_positions(as_arrays(inputs), subject.dummies.inputs).shape[1]
+        if attention.shape != (len(token), positions):
+            raise ExportError(
+                f"step_with_attention's attention has shape {tuple(attention.shape)} "
+                f"for {len(token)} rows and sequences of {positions} positions, one "
+                "input behind the other; return (rows, positions)"
+            )
+        found.append({ATTENTION: attention})
+    return found[0], found[1]
 
 
 def _check_growth(name: str, axis: int, before: int, after: int) -> None:

@@ -33,6 +33,7 @@ class Contract:
     memory: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: tuple[TensorSpec, ...]
+    attention: TensorSpec | None = None  # (rows, positions), of a step that shows it
 
     @property
     def results(self) -> tuple[TensorSpec, ...]:
@@ -63,7 +64,10 @@ class EncoderGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """(token, memory, state) to (logits, next state...), in the order of a contract."""
+    """(token, memory, state) to (logits, next state...), in the order of a contract.
+
+    A module that shows its attention gives it behind the logits.
+    """
 
     def __init__(self, module: nn.Module, contract: Contract) -> None:
         super().__init__()
@@ -73,6 +77,8 @@ class StepGraph(nn.Module):
     def forward(
         self, token: Tensor, memory: Tensors, state: Tensors
     ) -> tuple[Tensor, ...]:
-        """Run `step`."""
-        logits, following = self.module.step(token, memory, state)  # type: ignore[operator]
-        return (logits, *(following[spec.name] for spec in self.contract.state))
+        """Run `step`, or `step_with_attention`."""
+        module, attends = self.module, self.contract.attention is not None
+        step = module.step_with_attention if attends else module.step
+        *results, following = step(token, memory, state)  # type: ignore[operator]
+        return (*results, *(following[spec.name] for spec in self.contract.state))

@@ -1,9 +1,11 @@
-"""Three ways to read one decoder step: the best token, the k best, or all of them.
+"""Ways to read one decoder step: the best token, the k best, all of them, or the k best
+and the attention.
 
 Logits of a whole vocabulary cost more to hand to Python than to compute; so the graph
 itself chooses. The decoder is written once and each head is a copy of its graph (its
 weights lie in the shared weights.bin) with a few nodes behind it; a process loads the
-head that it uses. Beam and scores also reorder the state in the graph.
+head that it uses. All but the greedy one also reorder the state in the graph. What only
+the attention needs is in no head but its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +15,13 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
+from seq2edge.export.prune import prune
+from seq2edge.runtime.manifest import Task
+
 LOGITS = "logits"
+ATTENTION = "attention"
 Outputs = list[onnx.ValueInfoProto]
+MakeHead = Callable[[ModelProto], ModelProto]
 
 
 def greedy_head(decoder: ModelProto) -> ModelProto:
@@ -37,6 +44,15 @@ def greedy_head(decoder: ModelProto) -> ModelProto:
 
 def beam_head(decoder: ModelProto) -> ModelProto:
     """Add the `count` best tokens of each row, after a reordering by `parents`."""
+    return _top_head(decoder, "beam")
+
+
+def attention_head(decoder: ModelProto) -> ModelProto:
+    """The same with the attention of each row."""
+    return _top_head(decoder, "attention")
+
+
+def _top_head(decoder: ModelProto, name: str) -> ModelProto:
     nodes = [
         make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1),
         make_node("TopK", ["log_probs", "count"], ["top_log_probs", "top_tokens"]),
@@ -45,7 +61,7 @@ def beam_head(decoder: ModelProto) -> ModelProto:
         _value("top_log_probs", TensorProto.FLOAT, ["rows", "count"]),
         _value("top_tokens", TensorProto.INT64, ["rows", "count"]),
     ]
-    model = _with_head(decoder, "beam", nodes, outputs, {})
+    model = _with_head(decoder, name, nodes, outputs, {})
     model.graph.input.append(_value("count", TensorProto.INT64, [1]))
     _reorder_state(model.graph)
     return model
@@ -69,10 +85,23 @@ def stream_head(step: ModelProto) -> ModelProto:
     return model
 
 
-HEADS: Mapping[str, Mapping[str, Callable[[ModelProto], ModelProto]]] = {
-    "generation": {"greedy": greedy_head, "beam": beam_head, "scores": scores_head},
+HEADS: Mapping[str, Mapping[str, MakeHead]] = {
+    "generation": {
+        "greedy": greedy_head,
+        "beam": beam_head,
+        "scores": scores_head,
+        ATTENTION: attention_head,
+    },
     "tagging": {"stream": stream_head},
 }
+
+
+def heads_of(decoder: ModelProto, task: Task) -> Mapping[str, MakeHead]:
+    """What makes each head that a decoder can have."""
+    made = dict(HEADS[task])
+    if all(value.name != ATTENTION for value in decoder.graph.output):
+        made.pop(ATTENTION, None)
+    return made
 
 
 def _with_head(
@@ -86,6 +115,8 @@ def _with_head(
     model = ModelProto()
     model.CopyFrom(decoder)
     graph = model.graph
+    if name != ATTENTION:
+        _drop_attention(graph)
     _raise_to_float32(graph)
     graph.name = f"decoder.{name}"
     graph.node.extend(nodes)
@@ -97,6 +128,15 @@ def _with_head(
         for key, values in constants.items()
     )
     return model
+
+
+def _drop_attention(graph: onnx.GraphProto) -> None:
+    """Leave out the attention, and the nodes that nothing else reads."""
+    left = [value for value in graph.output if value.name != ATTENTION]
+    if len(left) < len(graph.output):
+        del graph.output[:]
+        graph.output.extend(left)
+        prune(graph)
 
 
 def _raise_to_float32(graph: onnx.GraphProto) -> None:

@@ -17,6 +17,7 @@ DOCS = {
     "reordered by `parents` before it",
     "decoder.scores": "One step: the log-probabilities of all next tokens, the state "
     "reordered by `parents` before it",
+    "decoder.attention": "One step: as decoder.beam, with the attention of each row",
     "decoder.stream": "One position of the input: the logits of its labels",
 }
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")

@@ -133,6 +133,11 @@ class _ShakenDecoding:
         noise = self.random.uniform(-self.amount, self.amount, log_probs.shape)
         return log_probs + noise.astype(np.float32)
 
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        return self.decoding.attended(tokens, parents, count)  # no search asks
+
     def keep(self, sentences: IntArray) -> None:
         self.decoding.keep(sentences)
 

@@ -123,9 +123,16 @@ class FloatParity:
 
 
 def check_sizes(
-    reference: Translator, bundle: Translator, dummies: Dummies, limits: QualityLimits
+    reference: Translator,
+    bundle: Translator,
+    dummies: Dummies,
+    limits: QualityLimits,
+    attends: bool = False,
 ) -> None:
-    """Both sides must agree at sizes that were not traced; ParityError names them."""
+    """Both sides must agree at sizes that were not traced; ParityError names them.
+
+    Those that show their attention must agree on it too.
+    """
     for batch, length, beam in SIZES:
         sizes = f"batch {batch}, source length {length}, beam {beam}"
         inputs = dummies.arrays(batch, length)
@@ -133,7 +140,7 @@ def check_sizes(
         tokens = (vocabulary.start + np.arange(batch)) % vocabulary.size
         steppers = (reference.stepper, bundle.stepper)
         try:
-            difference = _step_difference(steppers, inputs, tokens, beam)
+            difference = _step_difference(steppers, inputs, tokens, beam, attends)
         except InputError as error:
             raise ParityError(
                 f"the exported graphs fail at {sizes}: {error}; "
@@ -206,7 +213,11 @@ def _forced_difference(
 
 
 def _step_difference(
-    steppers: Iterable[Stepper], inputs: Inputs, tokens: IntArray, beam: int
+    steppers: Iterable[Stepper],
+    inputs: Inputs,
+    tokens: IntArray,
+    beam: int,
+    attends: bool,
 ) -> float:
     """The largest difference over one narrow and two wide steps."""
     batch = len(tokens)
@@ -215,13 +226,14 @@ def _step_difference(
     both = []
     for stepper in steppers:
         decoding = stepper.start(inputs)
-        both.append(
-            [
-                decoding.scores(tokens, None),
-                decoding.scores(tokens[parents], parents),
-                decoding.scores(tokens[parents], swapped),
-            ]
-        )
+        found = [
+            decoding.scores(tokens, None),
+            decoding.scores(tokens[parents], parents),
+            decoding.scores(tokens[parents], swapped),
+        ]
+        if attends:
+            found.append(decoding.attended(tokens[parents], swapped, 1)[2])
+        both.append(found)
     return max(
         float(np.abs(one - other).max()) for one, other in zip(*both, strict=True)
     )

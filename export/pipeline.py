@@ -21,7 +21,7 @@ from seq2edge.export.dummies import Dummies
 from seq2edge.export.examine import Subject, examine, traced_with
 from seq2edge.export.golden import golden_examples
 from seq2edge.export.graphs import Contract
-from seq2edge.export.heads import HEADS
+from seq2edge.export.heads import heads_of
 from seq2edge.export.judges import Case, Judge, judge_of
 from seq2edge.export.metadata import describe, provenance
 from seq2edge.export.pack import check_target, publish, staging
@@ -65,9 +65,14 @@ class _Graphs:
         """The graphs of a bundle, by their files' names."""
         models = {ENCODER: self.encoder}
         if self.decoder is not None:
-            for name, make in HEADS[task].items():
+            for name, make in heads_of(self.decoder, task).items():
                 models[head_file(name)] = make(self.decoder)
         return models
+
+    def head_files(self, task: Task) -> dict[str, str]:
+        """The file of each head."""
+        heads = heads_of(self.decoder, task) if self.decoder is not None else {}
+        return {name: head_file(name) for name in heads}
 
 
 def export_checkpoint(
@@ -232,7 +237,6 @@ class _Export:
 
     def _manifest(self, graphs: _Graphs, contract: Contract) -> Manifest:
         spec, writes = self.spec, contract.task == "generation"
-        heads = HEADS[contract.task] if graphs.decoder is not None else {}
         return Manifest(
             format=FORMAT,
             task=contract.task,
@@ -248,7 +252,7 @@ class _Export:
             limits=spec.limits if writes else replace(spec.limits, target_tokens=0),
             search=spec.search if writes else None,
             encoder=ENCODER,
-            heads={name: head_file(name) for name in heads},
+            heads=graphs.head_files(contract.task),
             files=hash_files(self.folder / graphs.precision),
             quantization=graphs.quantization,
             certificate={},

@@ -36,6 +36,7 @@ from seq2edge.export.coverage import FloatArray, Ledger, Placed, coverage, diges
 from seq2edge.export.fragment import CONTRIB, Fragment
 from seq2edge.export.int8_product import Activation, add_int8_product
 from seq2edge.export.products import Product, Weights, product_of, products, tables
+from seq2edge.export.prune import names_read
 from seq2edge.export.recipe import Calibration, Range, Ranges, Recipe, to_int8, to_uint8
 from seq2edge.export.recurrences import (
     RECURRENT,
@@ -336,9 +337,9 @@ class _Pass:
     def _drop_unread(self) -> None:
         """Drop the float originals, and the transposes of them."""
         results = {value.name for value in self.graph.output}
-        read = results.union(*(_names_read(node) for node in self.nodes))
+        read = results.union(*(names_read(node) for node in self.nodes))
         self.nodes = [node for node in self.nodes if read.intersection(node.output)]
-        read = results.union(*(_names_read(node) for node in self.nodes))
+        read = results.union(*(names_read(node) for node in self.nodes))
         kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
@@ -358,12 +359,3 @@ class _Pass:
                 f"weights that int8 did not reach: {', '.join(sorted(large))}; "
                 "export with precision fp32, or report this module's operators"
             )
-
-
-def _names_read(node: NodeProto) -> set[str]:
-    """What a node reads, its subgraphs included."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names = names.union(*(_names_read(inner) for inner in graph.node))
-    return names

@@ -59,16 +59,24 @@ def trace_encoder(
 def trace_step(
     module: nn.Module, contract: Contract, example: Traced
 ) -> onnx.ModelProto:
-    """`step` as a graph: token, memory.*, state.* to logits and next.*, of any rows."""
+    """`step` as a graph: token, memory.*, state.* to logits and next.*, of any rows.
+
+    With an `attention` behind the logits where the module shows it.
+    """
     writes = contract.task == "generation"
     read = TOKEN if writes else stream_input(contract.inputs[0])
     token = Port(read.name, read.shape)
     memory = [Port(f"memory.{spec.name}", spec.shape) for spec in contract.memory]
     state = [Port(f"state.{spec.name}", spec.shape) for spec in contract.state]
     width = "vocabulary" if writes else "labels"
-    outputs = [Port("logits", ("rows", width))] + [
-        Port(f"next.{spec.name}", tuple(_after_step(axis) for axis in spec.shape))
-        for spec in contract.state
+    shown = [contract.attention] if contract.attention else []
+    outputs = [
+        Port("logits", ("rows", width)),
+        *(Port(spec.name, spec.shape) for spec in shown),
+        *(
+            Port(f"next.{spec.name}", tuple(_after_step(axis) for axis in spec.shape))
+            for spec in contract.state
+        ),
     ]
     arguments = (
         example.token,
@@ -239,7 +247,14 @@ def _strip(model: onnx.ModelProto) -> None:
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for tensor in model.graph.initializer:
-        _rename(model.graph, tensor, tensor.name.removeprefix("module."))
+        _rename(model.graph, tensor, _weight_name(model.graph, tensor.name))
+
+
+def _weight_name(graph: onnx.GraphProto, name: str) -> str:
+    """The module's own name of a weight, unless a port bears it, as "attention"."""
+    own = name.removeprefix("module.")
+    ports = (*graph.input, *graph.output)
+    return name if any(port.name == own for port in ports) else own
 
 
 def _rename(graph: onnx.GraphProto, tensor: onnx.TensorProto, name: str) -> None:
@@ -258,7 +273,7 @@ def _unfold_transposes(graph: onnx.GraphProto, module: nn.Module) -> None:
     """
     weights = {
         hashlib.sha256(weight.detach().T.contiguous().numpy().tobytes()).digest(): (
-            name.removeprefix("module."),
+            _weight_name(graph, name),
             weight.detach(),
         )
         for name, weight in module.named_parameters()

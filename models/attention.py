@@ -47,6 +47,10 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Weighted means of memory["values"], never of padding."""
+        return self.read(self.weights(queries, memory), memory)
+
+    def weights(self, queries: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """How much each query reads of each position: (batch, queries, source)."""
         keys = memory["keys"] if self.has_keys else memory["values"]
         if self.kind == "additive":
             sums = self.query(queries)[:, :, None] + keys[:, None]
@@ -55,8 +59,15 @@ class Attention(nn.Module):
             if self.kind == "scaled_dot":
                 queries = queries * self.scale
             energies = queries @ keys.transpose(1, 2)  # (batch, queries, source)
-        weights = torch.softmax(energies + memory["mask"][:, None], dim=-1)
+        return torch.softmax(energies + memory["mask"][:, None], dim=-1)
+
+    def read(self, weights: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """What is found there: (batch, queries, annotation)."""
         return weights @ memory["values"]
+
+    def alignment(self, weights: Tensor) -> Tensor:
+        """The weights themselves."""
+        return weights
 
 
 class MultiHeadAttention(nn.Module):
@@ -81,12 +92,23 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, queries: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Each head's weighted means of its values, joined; never of padding."""
+        return self.read(self.weights(queries, memory), memory)
+
+    def weights(self, queries: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """How much each head reads: (batch, heads, queries, source)."""
         split = self._split(self.query(queries) * self.scale)
         energies = split @ memory["keys"].transpose(2, 3)  # (batch, heads, queries, s)
-        weights = torch.softmax(energies + memory["mask"][:, None, None], dim=-1)
+        return torch.softmax(energies + memory["mask"][:, None, None], dim=-1)
+
+    def read(self, weights: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """What the heads find, joined: (batch, queries, annotation)."""
         contexts = (weights @ memory["values"]).transpose(1, 2).flatten(2)
         joined: Tensor = self.join(contexts)
         return joined
+
+    def alignment(self, weights: Tensor) -> Tensor:
+        """The mean of the heads: (batch, queries, source)."""
+        return weights.mean(dim=1)
 
     def _split(self, features: Tensor) -> Tensor:
         """(batch, time, hidden) to (batch, heads, time, hidden // heads)."""

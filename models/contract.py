@@ -1,5 +1,7 @@
 """What a module must offer to be run and exported: `encode`, and usually `step`.
 
+Offered or not: `step_with_attention`, for alignments.
+
     encode(**inputs) -> results, state
     step(token (rows,) int64, memory, state) -> logits (rows, vocabulary), next state
 
@@ -18,11 +20,12 @@ reads one token, or frame (rows, features), and begins with a state of zeros.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
+AttendedStep = Callable[[Tensor, Tensors, Tensors], tuple[Tensor, Tensor, Tensors]]
 
 
 class EncodeModule(Protocol):
@@ -43,3 +46,24 @@ class StepModule(EncodeModule, Protocol):
     def step(self) -> Callable[..., tuple[Tensor, Tensors]]:
         """Read one token a row: logits (rows, vocabulary) and the next state."""
         ...
+
+
+class AligningModule(StepModule, Protocol):
+    """One that writes tokens and can say where in its input it looked for each.
+
+    `step_with_attention` does what `step` does and returns (logits, attention, next
+    state). attention (rows, positions) float32 has a place for every position of every
+    input that is a sequence, one input behind the other, padding included. A row sums
+    to 1; what lies on padding is 0, and so is what the model doesn't look at.
+    """
+
+    @property
+    def step_with_attention(self) -> AttendedStep | None:
+        """None, as no such method, says that this one has no attention to show."""
+        ...
+
+
+def attended_step(module: Any) -> AttendedStep | None:
+    """A module's step_with_attention, or None."""
+    found: AttendedStep | None = getattr(module, "step_with_attention", None)
+    return found

@@ -66,11 +66,19 @@ class RecurrentDecoder(nn.Module):
         self, embedded: Tensor, memory: Named, state: Named
     ) -> tuple[Tensor, Named]:
         """(rows, embedding) to the readout (rows, embedding) and the next state."""
+        readout, _, following = self.attended_step(embedded, memory, state)
+        return readout, following
+
+    def attended_step(
+        self, embedded: Tensor, memory: Named, state: Named
+    ) -> tuple[Tensor, Tensor | None, Named]:
+        """The same, with the weights of the attention that was asked, if any was."""
         layers = self._unpack(state)
+        weights: Tensor | None = None
         context: Tensor | None = None
         parts = [self.dropout(embedded)]
         if self.context == "input":
-            context = self._ask(layers[-1][0], memory)
+            weights, context = self._ask(layers[-1][0], memory)
             parts.append(context)
         elif self.context == "input_feeding":
             parts.append(state["attentional"])
@@ -82,14 +90,14 @@ class RecurrentDecoder(nn.Module):
             layers[index] = layer.step(inputs, layers[index])  # type: ignore[operator]
             outputs = outputs + layers[index][0] if index else layers[index][0]
             if index == 0 and self.context == "upper":
-                context = self._ask(outputs, memory)
+                weights, context = self._ask(outputs, memory)
         if self.attends and context is None:
-            context = self._ask(outputs, memory)
+            weights, context = self._ask(outputs, memory)
         readout = self._read(outputs, context)
         following = dict(zip(self.names, _flat(layers), strict=True))
         if self.context == "input_feeding":
             following["attentional"] = readout
-        return readout, following
+        return readout, weights, following
 
     def forward(self, embedded: Tensor, memory: Named, state: Named) -> Tensor:
         """(batch, target, embedding) to readouts (batch, target, embedding)."""
@@ -117,13 +125,14 @@ class RecurrentDecoder(nn.Module):
             readouts.append(readout)
         return torch.stack(readouts, dim=1)
 
-    def _ask(self, query: Tensor, memory: Named) -> Tensor:
-        """Query (rows, hidden) to contexts (rows, annotation)."""
+    def _ask(self, query: Tensor, memory: Named) -> tuple[Tensor, Tensor]:
+        """Query (rows, hidden) to weights and contexts (rows, annotation)."""
         batch = memory["values"].shape[0]
         queries = query.reshape(batch, -1, query.shape[-1])
-        contexts: Tensor = self.attention(queries, memory)
+        weights = self.attention.weights(queries, memory)
+        contexts: Tensor = self.attention.read(weights, memory)
         flat: Tensor = contexts.reshape(-1, contexts.shape[-1])
-        return flat
+        return weights, flat
 
     def _above(self, outputs: Tensor, context: Tensor | None) -> Tensor:
         """What a layer reads of the one below it, and of the context."""

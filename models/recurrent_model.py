@@ -5,7 +5,7 @@
 
 from torch import Tensor
 
-from seq2edge.models.contract import Tensors
+from seq2edge.models.contract import AttendedStep, Tensors
 from seq2edge.models.decoder import RecurrentDecoder
 from seq2edge.models.dropout import LockedDropout
 from seq2edge.models.embedding import OutputLayer
@@ -46,6 +46,22 @@ class RecurrentModel(RecurrentNetwork, Writer):
         embedded = self.target_embedding(token)
         readout, following = self.decoder.step(embedded, memory, state)
         return self.output(readout), following
+
+    @property
+    def step_with_attention(self) -> AttendedStep | None:
+        """As the contract says; None of a model without attention."""
+        return self._attended_step if self.decoder.attends else None
+
+    def _attended_step(
+        self, token: Tensor, memory: Tensors, state: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        embedded = self.target_embedding(token)
+        readout, weights, following = self.decoder.attended_step(
+            embedded, memory, state
+        )
+        assert weights is not None  # it attends, or nobody could ask
+        alignment = self.decoder.attention.alignment(weights)
+        return self.output(readout), alignment.flatten(0, 1), following
 
     def readouts(self, inputs: Tensors, target: Tensor) -> Tensor:
         """What the output layer reads: (batch, target, embedding)."""

@@ -12,7 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2edge.models.contract import EncodeModule, StepModule, Tensors
+from seq2edge.models.contract import (
+    EncodeModule,
+    StepModule,
+    Tensors,
+    attended_step,
+)
+from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.inputs import SOURCE, collate
 from seq2edge.runtime.manifest import LOGITS, InputSpec
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
@@ -43,6 +49,18 @@ class TorchDecoding:
         return log_probs
 
     @torch.inference_mode()
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        """As `best`, with the attention, (rows, positions)."""
+        step = attended_step(self._module)
+        if step is None:
+            raise InputError("this module has no step_with_attention to ask")
+        logits, attention, self._state = step(*self._read(tokens, parents))
+        log_probs, ids = logits.float().log_softmax(dim=-1).topk(count, dim=-1)
+        return log_probs.cpu().numpy(), ids.cpu().numpy(), attention.cpu().numpy()
+
+    @torch.inference_mode()
     def keep(self, sentences: IntArray) -> None:
         """Go on with these sentences of the batch and the rows that are theirs."""
         beam = _first_axis(self._state) // self._batch
@@ -52,12 +70,18 @@ class TorchDecoding:
         self._batch = len(sentences)
 
     def _log_probs(self, tokens: IntArray, parents: IntArray | None) -> Tensor:
+        logits, self._state = self._module.step(*self._read(tokens, parents))
+        log_probs: Tensor = logits.float().log_softmax(dim=-1)
+        return log_probs
+
+    def _read(
+        self, tokens: IntArray, parents: IntArray | None
+    ) -> tuple[Tensor, Tensors, Tensors]:
+        """What a step reads."""
         state = self._state if parents is None else _take(self._state, parents)
         device = next(iter(state.values())).device
         token = torch.from_numpy(np.ascontiguousarray(tokens)).to(device)
-        logits, self._state = self._module.step(token, self._memory, state)
-        log_probs: Tensor = logits.float().log_softmax(dim=-1)
-        return log_probs
+        return token, self._memory, state
 
 
 @dataclass(frozen=True)

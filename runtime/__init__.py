@@ -11,28 +11,34 @@ The names are imported when they are first used: importing the room costs nothin
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seq2edge.runtime.alignment import Alignment
     from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.predictor import Prediction, Predictor
+    from seq2edge.runtime.scoring import TargetScore
     from seq2edge.runtime.search import Hypothesis, SearchOptions
     from seq2edge.runtime.translator import Translation, Translator
 
 __all__ = [
+    "Alignment",
     "EngineOptions",
     "Hypothesis",
     "Prediction",
     "Predictor",
     "SearchOptions",
+    "TargetScore",
     "Translation",
     "Translator",
 ]
 
 if not TYPE_CHECKING:
     _MODULES = {
+        "Alignment": "alignment",
         "EngineOptions": "engine",
         "Hypothesis": "search",
         "Prediction": "predictor",
         "Predictor": "predictor",
         "SearchOptions": "search",
+        "TargetScore": "scoring",
         "Translation": "translator",
         "Translator": "translator",
     }

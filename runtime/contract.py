@@ -16,7 +16,7 @@ from seq2edge.runtime.manifest import LOGITS, InputSpec, Manifest, TensorSpec
 from seq2edge.runtime.stepper import Inputs
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Head = Literal["greedy", "beam", "scores", "stream"]
+Head = Literal["greedy", "beam", "scores", "attention", "stream"]
 
 TOKEN = TensorSpec("token", "int64", ("rows",))
 PARENTS = TensorSpec("parents", "int64", ("rows",))
@@ -26,18 +26,21 @@ HEAD_INPUTS: dict[Head, tuple[TensorSpec, ...]] = {
     "greedy": (TOKEN,),
     "beam": (TOKEN, PARENTS, COUNT),
     "scores": (TOKEN, PARENTS),
+    "attention": (TOKEN, PARENTS, COUNT),
     "stream": (),  # one position of the input, see stream_input
 }
+_TOP = (
+    TensorSpec("top_log_probs", "float32", ("rows", "count")),
+    TensorSpec("top_tokens", "int64", ("rows", "count")),
+)
 HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
     "greedy": (
         TensorSpec("best_log_prob", "float32", ("rows",)),
         TensorSpec("best_token", "int64", ("rows",)),
     ),
-    "beam": (
-        TensorSpec("top_log_probs", "float32", ("rows", "count")),
-        TensorSpec("top_tokens", "int64", ("rows", "count")),
-    ),
+    "beam": _TOP,
     "scores": (TensorSpec("log_probs", "float32", ("rows", "vocabulary")),),
+    "attention": (*_TOP, TensorSpec("attention", "float32", ("rows", "positions"))),
     "stream": (TensorSpec(LOGITS, "float32", ("rows", "labels")),),
 }
 

@@ -144,6 +144,11 @@ class Engine:
 
     def _load_head(self, name: Head) -> "_HeadGraph":
         heads = self.bundle.manifest.heads
+        if name not in heads and name == "attention":
+            raise InputError(
+                f"{self.bundle.path} shows no attention: its model has none, or was "
+                "exported without step_with_attention"
+            )
         if name not in heads:
             raise BundleError(
                 f"{self.bundle.path} has no {name} head, only "
@@ -185,6 +190,12 @@ class _Decoding:
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         return self._step("scores", tokens, parents, 0)[0]
+
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        log_probs, top, attention = self._step("attention", tokens, parents, count)
+        return log_probs, top, attention
 
     def keep(self, sentences: IntArray) -> None:
         if len(sentences) == self._batch:

@@ -114,6 +114,20 @@ def collate(examples: Sequence[Example], specs: Sequence[InputSpec]) -> Inputs:
     return inputs
 
 
+def real_positions(inputs: Inputs, specs: Sequence[InputSpec]) -> NDArray[np.bool_]:
+    """Where there is no padding, of all sequences one behind the other.
+
+    (batch, positions): what an attention is over.
+    """
+    inside = [
+        np.arange(inputs[spec.name].shape[1])
+        < inputs[spec.lengths].astype(int)[:, None]
+        for spec in specs
+        if spec.lengths is not None
+    ]
+    return np.concatenate(inside, axis=1)
+
+
 def _typed(value: Any, spec: InputSpec) -> Array:
     try:
         array = np.asarray(value).astype(spec.dtype, casting="same_kind")

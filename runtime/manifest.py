@@ -27,7 +27,7 @@ Kind = Literal["tokens", "frames", "vector", "class"]
 # generation writes tokens, by a search over a head; tagging gives a label for every
 # position of its input, classification one for the whole.
 HEADS: Mapping[str, tuple[str, ...]] = {
-    "generation": ("greedy", "beam", "scores"),
+    "generation": ("greedy", "beam", "scores", "attention"),  # if it has an attention
     "tagging": ("stream",),  # none where the model can't go word by word
     "classification": (),
 }

@@ -58,6 +58,12 @@ class Reader:
         """Whether a whole line is one text."""
         return [spec.kind for spec in self.inputs] == ["tokens"]
 
+    @property
+    def is_text(self) -> bool:
+        """Whether every sequence is text."""
+        kinds = {spec.kind for spec in self.inputs if spec.kind in SEQUENCES}
+        return self.tokenizer is not None and kinds == {"tokens"}
+
     def read(self, line: str) -> Record:
         """The line as arrays; InputError names the input that can't be read."""
         return self.read_fields(self.fields(line))
@@ -75,6 +81,26 @@ class Reader:
             if spec.kind == "tokens" and self.tokenizer is not None:
                 unknown |= dict.fromkeys(self.tokenizer.unknown_characters(text))
         return Record(arrays, cut, tuple(unknown))
+
+    def positions(self, line: str, example: Example) -> tuple[str, ...]:
+        """A name for every position of every sequence, one behind the other.
+
+        Pieces, "" for tokens that were added to the text; ids or the numbers of frames.
+        """
+        names: list[str] = []
+        for spec, text in zip(self.inputs, self.fields(line), strict=True):
+            if spec.kind not in SEQUENCES:
+                continue
+            count = len(example[spec.name])
+            if spec.kind == "tokens" and self.tokenizer is not None:
+                pieces = self.tokenizer.source_pieces(text)
+                kept = np.arange(len(pieces))
+                cut = kept if len(pieces) == count else self._cut(kept)
+                names.extend(pieces[place] for place in cut.tolist())
+            else:
+                are_ids = spec.kind == "tokens"
+                names.extend(map(str, example[spec.name] if are_ids else range(count)))
+        return tuple(names)
 
     def _cut(self, array: Array) -> Array:
         """As much as the model takes; tokens keep their last one, the end token."""

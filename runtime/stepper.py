@@ -38,6 +38,17 @@ class Decoding(Protocol):
         """Advance every row and return all log-probabilities, (rows, vocabulary)."""
         ...
 
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        """As `best`, and where in the input the model looked: (rows, positions).
+
+        positions: those of every sequence of the input, one behind the other, padding
+        included, on which a row has 0; its sum is 1. InputError if the model has no
+        attention to show.
+        """
+        ...
+
     def keep(self, sentences: IntArray) -> None:
         """Go on with these sentences only (indices into the present batch, ascending).
 

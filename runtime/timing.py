@@ -133,6 +133,14 @@ class TimedTokenizer:
         """Part tokenize."""
         return self._span(TOKENIZE, lambda: self._tokenizer.encode(text))
 
+    def encode_target(self, text: str) -> list[int]:
+        """Part tokenize."""
+        return self._span(TOKENIZE, lambda: self._tokenizer.encode_target(text))
+
+    def source_pieces(self, text: str) -> tuple[str, ...]:
+        """Part tokenize."""
+        return self._span(TOKENIZE, lambda: self._tokenizer.source_pieces(text))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Part detokenize."""
         return self._span(DETOKENIZE, lambda: self._tokenizer.decode(ids))
@@ -196,6 +204,11 @@ class _TimedDecoding:
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         return self._span(STEP, lambda: self._decoding.scores(tokens, parents))
+
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        return self._span(STEP, lambda: self._decoding.attended(tokens, parents, count))
 
     def keep(self, sentences: IntArray) -> None:
         self._decoding.keep(sentences)  # no run of the graph: the search's time

@@ -32,6 +32,16 @@ class Tokenizer(Protocol):
         """The source ids of a text, with the end token if the model wants it."""
         ...
 
+    def encode_target(self, text: str) -> list[int]:
+        """The ids of a given target, without end token."""
+        ...
+
+    def source_pieces(self, text: str) -> tuple[str, ...]:
+        """The pieces of `encode(text)`, one an id: unknown ones as the text has them,
+        and "" for a token that isn't from the text, as an end token.
+        """
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of target ids."""
         ...
@@ -94,6 +104,15 @@ class SentencePieceTokenizer:
     def encode_target(self, text: str) -> list[int]:
         """The ids of a reference translation, without end token."""
         return self._encode(self._target, text)
+
+    def source_pieces(self, text: str) -> tuple[str, ...]:
+        """The pieces of `encode(text)`, one an id; "" for the end token."""
+        text = _readable(text)
+        if self._words:
+            pieces = [f"{_SPACE}{word}" for word in text.split()]
+        else:
+            pieces = self._source.encode(text, out_type=str)
+        return (*pieces, *("" for _ in self._suffix))
 
     def _encode(
         self, model: sentencepiece.SentencePieceProcessor, text: str

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seq2edge.runtime.alignment import Alignment, attentions
 from seq2edge.runtime.batching import Batching, batches, windows
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.errors import BundleError
@@ -29,15 +30,17 @@ from seq2edge.runtime.inputs import (
     collate,
     example_length,
 )
+from seq2edge.runtime.looks import Asked, Decoded, show
 from seq2edge.runtime.manifest import InputSpec, Limits, Manifest
 from seq2edge.runtime.records import Reader
+from seq2edge.runtime.scoring import TargetScore, score_ids, score_texts
 from seq2edge.runtime.search import (
     Hypothesis,
     SearchOptions,
     length_penalty,
     search,
 )
-from seq2edge.runtime.stepper import Stepper
+from seq2edge.runtime.stepper import FloatArray, Stepper
 from seq2edge.runtime.text import Piece, join, split
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -83,6 +86,7 @@ class Translation:
     score: float
     flags: Flags
     alternatives: tuple[Alternative, ...] = ()  # n_best - 1 at most
+    alignment: Alignment | None = None  # of the text, if it was asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,25 +136,48 @@ class Translator:
         longest = self.limits.source_tokens
         return Reader(self.inputs, self.tokenizer, longest, self.folder)
 
-    def translate(self, text: str, options: SearchOptions | None = None) -> Translation:
+    def translate(
+        self,
+        text: str,
+        options: SearchOptions | None = None,
+        align: bool = False,
+        replace_unknowns: bool = False,
+    ) -> Translation:
         """Translate one text; without options as the model was evaluated."""
-        return self.translate_batch([text], options)[0]
+        return self.translate_batch([text], options, align, replace_unknowns)[0]
 
     def translate_batch(
-        self, texts: Sequence[str], options: SearchOptions | None = None
+        self,
+        texts: Sequence[str],
+        options: SearchOptions | None = None,
+        align: bool = False,
+        replace_unknowns: bool = False,
     ) -> list[Translation]:
-        """Translate any number of texts, the longest with each other."""
+        """Translate any number of texts, the longest with each other.
+
+        align: say where in its text each translation comes from. replace_unknowns: put
+        the source's own piece in place of an unknown token. Both ask the attention, in
+        a second pass over the best of each, and raise InputError where there is none.
+        """
         options = options or self.defaults
         sources = [self._read(text) for text in texts]
         sentences = [*chain(*(source.sentences for source in sources))]
         found = iter(self._decode(sentences, options))
-        return [
-            self._write(source, [next(found) for _ in source.sentences], options)
-            for source in sources
-        ]
+        decoded = []
+        for source in sources:
+            hypotheses = [next(found) for _ in source.sentences]
+            translation = self._write(source, hypotheses, options)
+            decoded.append(source.decoded(hypotheses, translation))
+        if align or replace_unknowns:
+            return show(self, decoded, Asked(align, replace_unknowns))
+        return [text.translation for text in decoded]
 
     def translate_stream(
-        self, lines: Iterable[str], options: SearchOptions | None = None
+        self,
+        lines: Iterable[str],
+        options: SearchOptions | None = None,
+        align: bool = False,
+        replace_unknowns: bool = False,
     ) -> Iterator[Translation]:
         """Translate line by line, in order and in bounded memory.
 
@@ -158,7 +185,7 @@ class Translator:
         where a person waits for each translation.
         """
         for window in windows(lines, self.batching.lines):
-            yield from self.translate_batch(window, options)
+            yield from self.translate_batch(window, options, align, replace_unknowns)
 
     def generate(
         self, examples: Sequence[Given], options: SearchOptions | None = None
@@ -171,6 +198,36 @@ class Translator:
         """
         checked = checked_examples(examples, self.inputs, self.limits.source_tokens)
         return self._decode(checked, options or self.defaults)
+
+    def score(self, source: str, target: str) -> TargetScore:
+        """How probable the model finds a target for a source."""
+        return self.score_batch([source], [target])[0]
+
+    def score_batch(
+        self, sources: Sequence[str], targets: Sequence[str]
+    ) -> list[TargetScore]:
+        """The same of many; nothing is cut, and flags tell what has no score."""
+        return score_texts(self, sources, targets)
+
+    def score_ids(
+        self, examples: Sequence[Given], targets: Sequence[Sequence[int]]
+    ) -> list[TargetScore]:
+        """The same of arrays and target ids, as `generate` takes and gives them.
+
+        InputError names what is too long, or no id of a target.
+        """
+        return score_ids(self, examples, targets)
+
+    def attention(
+        self, examples: Sequence[Given], targets: Sequence[Sequence[int]]
+    ) -> list[FloatArray]:
+        """Where the model looks while it reads given targets: (target, positions) each.
+
+        Positions are those of every sequence of an example, one behind the other. No
+        row is for the end token. InputError if the model has no attention to show.
+        """
+        limit = self.limits.source_tokens
+        return attentions(self, checked_examples(examples, self.inputs, limit), targets)
 
     def _read(self, text: str) -> "_Source":
         """What there is to decode of a text, in pieces if it is too long."""
@@ -258,12 +315,15 @@ class Translator:
         decoded = iter([self.decode(one.tokens) for one in chosen])
         texts = ["" if one is None else next(decoded) for one in source.examples]
         tokens = [*chain(*(one.tokens for one in chosen))]
-        pieces = self.tokenizer.pieces if self.tokenizer else _as_texts
         return Alternative(
             text=join(source.pieces, texts),
-            tokens=pieces(tokens),
+            tokens=self.pieces(tokens),
             score=_score(chosen, options.length_penalty),
         )
+
+    def pieces(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """Target ids as the vocabulary writes them; as numbers without a tokenizer."""
+        return self.tokenizer.pieces(tokens) if self.tokenizer else _as_texts(tokens)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of target ids; the ids themselves where there is no tokenizer."""
@@ -285,6 +345,13 @@ class _Source:
     def sentences(self) -> list[Example]:
         """What there is to decode."""
         return [example for example in self.examples if example is not None]
+
+    def decoded(
+        self, hypotheses: Sequence[list[Hypothesis]], translation: Translation
+    ) -> Decoded:
+        """With the best of what was found for each sentence."""
+        best = [found[0].tokens for found in hypotheses]
+        return Decoded(self.pieces, self.examples, best, translation)
 
 
 def default_options(manifest: Manifest) -> SearchOptions:

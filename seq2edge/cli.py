@@ -22,6 +22,7 @@ from seq2edge.text_files import decode_lines, read_lines, write_text
 
 if TYPE_CHECKING:
     from seq2edge.runtime.predictor import Predictor
+    from seq2edge.runtime.scoring import Normalization
     from seq2edge.runtime.search import SearchOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -211,6 +212,17 @@ def line_options(command: F) -> F:
 @click.argument("text", nargs=-1)
 @search_options
 @line_options
+@click.option(
+    "--alignment",
+    "align",
+    is_flag=True,
+    help="Add which word of the source (from 0) each word comes from: TAB 0-0 1-2.",
+)
+@click.option(
+    "--replace-unknowns",
+    is_flag=True,
+    help="Put the source's piece in place of an unknown token.",
+)
 def translate(
     bundle: Path,
     text: tuple[str, ...],
@@ -219,6 +231,8 @@ def translate(
     errors: str,
     read_ahead: int | None,
     threads: int,
+    align: bool,
+    replace_unknowns: bool,
     **search: Any,
 ) -> None:
     """Translate each TEXT, or standard input line by line.
@@ -244,10 +258,74 @@ def translate(
     _answer(
         lines,
         batching.lines,
-        lambda window: translator.translate_batch(window, options),
+        lambda window: translator.translate_batch(
+            window, options, align, replace_unknowns
+        ),
         show,
         notes=not as_json,
     )
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--source", type=FILE, help="An input a line.")
+@click.option("--reference", type=FILE, help="Its target, a line each.")
+@click.option(
+    "--normalize",
+    type=click.Choice(["none", "tokens", "penalty"]),
+    default="none",
+    show_default=True,
+    help="Divide the log-probability by the tokens, or by the bundle's own length "
+    "penalty.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+def score(
+    bundle: Path,
+    source: Path | None,
+    reference: Path | None,
+    normalize: "Normalization",
+    as_json: bool,
+    threads: int,
+) -> None:
+    """How probable BUNDLE finds given targets: lines of SOURCE TAB TARGET.
+
+    They come from standard input, or from the lines of --source and --reference. Prints
+    for each the log-probability of the target with its end token, its tokens and its
+    perplexity. A pair that is too long or has no source has none: nan.
+    """
+    from seq2edge.runtime.batching import windows
+    from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.translator import Translator
+    from seq2edge.scores import Corpus, pair_of, score_json, score_line
+
+    if (source is None) != (reference is None):
+        raise click.UsageError("give both --source and --reference, or neither")
+    translator = Translator.load(bundle, EngineOptions(threads=threads))
+    lines = _pairs(source, reference) if source and reference else _lines((), "strict")
+    alpha, corpus = translator.defaults.length_penalty, Corpus()
+    show = score_json if as_json else score_line
+    for window in windows(lines, _read_ahead()):
+        pairs = [pair_of(line) for line in window]
+        for result in translator.score_batch(*zip(*pairs, strict=True)):
+            corpus.add(result)
+            print(show(result, result.normalized(normalize, alpha)))
+        sys.stdout.flush()
+    if not as_json:
+        for note in corpus.notes():
+            click.echo(f"seq2edge: {note}", err=True)
+
+
+def _pairs(source: Path, reference: Path) -> Iterator[str]:
+    """The lines of two files, TAB between them; one in a target is read as a space."""
+    sources, references = read_lines(source), read_lines(reference)
+    if len(sources) != len(references):
+        fail(
+            f"{source} has {len(sources)} lines and {reference} {len(references)}; "
+            "give one target for each source"
+        )
+    pairs = zip(sources, references, strict=True)
+    return ("\t".join((one, other.replace("\t", " "))) for one, other in pairs)
 
 
 @main.command()

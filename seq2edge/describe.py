@@ -48,6 +48,8 @@ def _settings(manifest: Manifest) -> Iterator[str]:
     if manifest.task == "tagging":
         streams = "stream" in manifest.heads
         yield f"  {'goes' if streams else 'does not go'} position by position"
+    if "attention" in manifest.heads:
+        yield "  shows its attention, for alignments"
     if vocabulary is not None:
         yield (
             f"  vocabulary {vocabulary.size}: padding {vocabulary.pad}, "

@@ -16,9 +16,17 @@ _NOTES = {
 
 
 def json_line(translation: Translation, milliseconds: float) -> str:
-    """One object: text, tokens, score, flags, milliseconds and alternatives."""
+    """One object: text, tokens, score, flags, milliseconds and alternatives.
+
+    With an alignment, if it was asked for: its pairs are [source, target].
+    """
     record = asdict(translation)
     record["score"] = round(record["score"], 6)
+    alignment = record.pop("alignment")
+    if alignment is not None:
+        rows = alignment["attention"]
+        alignment["attention"] = [[round(x, 4) for x in row] for row in rows]
+        record["alignment"] = alignment
     record["milliseconds"] = round(milliseconds, 3)
     return json.dumps(record, ensure_ascii=False)
 
@@ -45,11 +53,16 @@ def prediction_lines(prediction: Prediction, n_best: int) -> Iterator[str]:
 
 
 def plain_lines(translation: Translation, n_best: int) -> Iterator[str]:
-    """The text; of several, rank TAB score TAB text."""
+    """The text; of several, rank TAB score TAB text.
+
+    Behind the best one stands its alignment, TAB between them, if it was asked for.
+    """
+    alignment = translation.alignment
+    best = translation.text + (f"\t{alignment.pharaoh}" if alignment else "")
     if n_best == 1:
-        yield translation.text
+        yield best
         return
-    ranked = [(translation.score, translation.text)]
+    ranked = [(translation.score, best)]
     ranked += [(one.score, one.text) for one in translation.alternatives]
     for rank, (score, text) in enumerate(ranked, start=1):
         yield f"{rank}\t{score:.4f}\t{text}"

@@ -386,3 +386,28 @@ def test_nothing_is_said_on_the_streams_even_when_a_run_fails(folder: Path) -> N
         check=False,
     )
     assert (run.returncode, run.stdout, run.stderr) == (7, "", "")
+
+
+def test_the_attention_equals_that_of_the_numpy_model(engine: Engine) -> None:
+    ours, judge = both(engine)
+    steps = [
+        (ids(2, 2, 2), None),
+        (ids(4, 5, 6, 7, 8, 9), ids(0, 0, 1, 1, 2, 2)),
+        (ids(9, 8, 7, 6, 5, 4), ids(1, 0, 2, 2, 5, 4)),
+    ]
+    for tokens, parents in steps:
+        *left, attention = ours.attended(tokens, parents, 4)
+        *right, expected = judge.attended(tokens, parents, 4)
+        assert_same((left[0], left[1]), (right[0], right[1]))
+        assert attention.dtype == np.float32
+        assert attention.shape == (len(tokens), 7)
+        np.testing.assert_allclose(attention, expected, atol=1e-6)
+
+
+def test_a_bundle_without_attention_says_so(own_folder: Path) -> None:
+    manifest = toy_manifest(own_folder).to_json()
+    del manifest["heads"]["attention"]
+    (own_folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    decoding = Engine.load(own_folder).start(toy_inputs(SOURCES))
+    with pytest.raises(InputError, match=r"toy shows no attention: its model has none"):
+        decoding.attended(ids(2, 2, 2), None, 1)

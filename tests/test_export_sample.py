@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_tokenizer import ReadsOnly
 
 from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.runtime.errors import ExportError
@@ -17,7 +18,7 @@ from seq2edge.runtime.manifest import InputSpec
 from seq2edge.runtime.records import Reader
 
 
-class Letters:
+class Letters(ReadsOnly):
     """One id a letter, and an end token."""
 
     ends = True

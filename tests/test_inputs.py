@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.inputs import (
@@ -108,7 +109,7 @@ def test_a_field_that_cannot_be_read_is_named(
 
 
 def test_an_empty_text_beside_another_input_is_refused() -> None:
-    class Ends:
+    class Ends(ReadsOnly):
         """Appends an end token, so that no text is without ids."""
 
         ends = True

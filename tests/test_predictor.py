@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_bundle import write_toy_bundle
+from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.errors import BundleError, InputError
@@ -21,7 +22,7 @@ from seq2edge.runtime.stepper import FloatArray, Inputs
 LABELS = ("zero", "one", "two")
 
 
-class WordTokenizer:
+class WordTokenizer(ReadsOnly):
     """w5 is 5, and any other word 1, which is unknown."""
 
     ends = False

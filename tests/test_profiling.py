@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy_bundle import SENTENCES, VOCABULARY, write_toy_bundle
+from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime import resources
 from seq2edge.runtime.engine import EngineOptions
@@ -54,7 +55,7 @@ class FakeClock:
 
 
 @dataclass
-class SlowTokenizer:
+class SlowTokenizer(ReadsOnly):
     """A word is a token; what it does takes its time."""
 
     clock: FakeClock
@@ -107,6 +108,11 @@ class SlowDecoding:
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         raise AssertionError("greedy search needs no scores")
+
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        raise AssertionError("no search asks for the attention")
 
     def keep(self, sentences: IntArray) -> None:
         self.clock.spend("search", 0.02)

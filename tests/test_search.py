@@ -86,6 +86,11 @@ class ToyDecoding:
             dtype=np.float32,
         )
 
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        raise AssertionError("no search asks for the attention")
+
     def keep(self, sentences: IntArray) -> None:
         kept = sentences.tolist()
         assert kept

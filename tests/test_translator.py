@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_bundle import SENTENCES, toy_manifest, write_toy_bundle
 from toy_bundle import VOCABULARY as TOY_VOCABULARY
+from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
@@ -33,7 +34,7 @@ RIGHT = 0.8  # probability of the right next token
 OTHER = (1 - RIGHT) / (VOCABULARY.size - 1)
 
 
-class CharacterTokenizer:
+class CharacterTokenizer(ReadsOnly):
     """A token for every character, 😀 three; runs of spaces are one, as in reality."""
 
     ends = True
@@ -93,6 +94,11 @@ class CopyDecoding:
             log_probs[row, right] = math.log(RIGHT)
         self.step += 1
         return log_probs.astype(np.float32)
+
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        raise AssertionError("no search asks for the attention")
 
     def keep(self, sentences: IntArray) -> None:
         self.sources = [self.sources[index] for index in sentences]

@@ -35,6 +35,7 @@ VOCABULARY = Vocabulary(size=40, pad=0, unknown=1, start=2, end=3)
 WIDTH = 16
 SENTENCES = ("a cat sat on the mat", "the dog ran", "a bird sang in the old tree")
 BEAM_SIZES = (1, 4)
+HEADS = ("greedy", "beam", "scores", "attention")
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -69,6 +70,13 @@ class ToyModel:
         self, token: IntArray, memory: Arrays, state: Arrays
     ) -> tuple[FloatArray, Arrays]:
         """Log-probabilities (rows, vocabulary) and the next state."""
+        log_probs, _, following = self.attended_step(token, memory, state)
+        return log_probs, following
+
+    def attended_step(
+        self, token: IntArray, memory: Arrays, state: Arrays
+    ) -> tuple[FloatArray, FloatArray, Arrays]:
+        """The same with the attention (rows, source)."""
         values = memory["values"]
         query = np.tanh(state["sum"] + self.target[token])
         scores = query.reshape(len(values), -1, WIDTH) @ values.transpose(0, 2, 1)
@@ -77,7 +85,8 @@ class ToyModel:
         position = state["position"] + 1
         logits = total @ self.output + position * self.ending
         log_probs = _log_softmax(logits).astype(np.float32)
-        return log_probs, {"sum": total, "position": position}
+        attention = weights.reshape(len(token), -1).astype(np.float32)
+        return log_probs, attention, {"sum": total, "position": position}
 
     def start(self, inputs: Inputs) -> "ToyDecoding":
         return ToyDecoding(self, *self.encode(inputs))
@@ -94,15 +103,26 @@ class ToyDecoding:
     def best(
         self, tokens: IntArray, parents: IntArray | None, count: int
     ) -> tuple[FloatArray, IntArray]:
-        log_probs = self.scores(tokens, parents)
-        top = np.argsort(-log_probs, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(log_probs, top, axis=1), top
+        return _top(self.scores(tokens, parents), count)
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return self._step(tokens, parents)[0]
+
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        log_probs, attention = self._step(tokens, parents)
+        return *_top(log_probs, count), attention
+
+    def _step(
+        self, tokens: IntArray, parents: IntArray | None
+    ) -> tuple[FloatArray, FloatArray]:
         if parents is not None:
             self.state = {name: part[parents] for name, part in self.state.items()}
-        log_probs, self.state = self.model.step(tokens, self.memory, self.state)
-        return log_probs
+        log_probs, attention, self.state = self.model.attended_step(
+            tokens, self.memory, self.state
+        )
+        return log_probs, attention
 
     def keep(self, sentences: IntArray) -> None:
         batch = len(self.memory["values"])
@@ -130,7 +150,7 @@ def write_toy_bundle(folder: Path, seed: int = 0) -> ToyModel:
     model = ToyModel(seed)
     weights = _Weights(folder / "weights.bin")
     _save(folder / "encoder.onnx", _encoder_graph(model), weights)
-    for head in ("greedy", "beam", "scores"):
+    for head in HEADS:
         _save(folder / f"decoder.{head}.onnx", _step_graph(model, head), weights)
     weights.write()
     processor = _write_tokenizer(folder / "joint.spm")
@@ -162,7 +182,7 @@ def toy_manifest(folder: Path) -> Manifest:
         limits=Limits(source_tokens=50, target_tokens=50),
         search=SearchDefaults(beam_size=4, length_penalty=0.6),
         encoder="encoder.onnx",
-        heads={head: f"decoder.{head}.onnx" for head in ("greedy", "beam", "scores")},
+        heads={head: f"decoder.{head}.onnx" for head in HEADS},
         files=hash_files(folder),
         quantization=None,
         certificate={},
@@ -272,10 +292,15 @@ def _step_graph(model: ToyModel, head: str) -> onnx.ModelProto:
         }
     log_probs = _step_nodes(graph, model, state)
     results = _head_nodes(graph, head, log_probs)
+    if head == "attention":
+        source = graph.add("Shape", "memory.mask", start=1, end=2)
+        shape = graph.add("Concat", graph.constant("all", [-1]), source, axis=0)
+        graph.add("Reshape", "weights", shape, out="attention")
+        results.append(_float("attention", "rows", "source"))
     before = "previous_rows" if reads_parents else "rows"
     inputs = [_int("token", "rows")]
     inputs += [_int("parents", "rows")] if reads_parents else []
-    inputs += [_int("count", 1)] if head == "beam" else []
+    inputs += [_int("count", 1)] if head in ("beam", "attention") else []
     inputs += [
         _float("memory.values", "batch", "source", WIDTH),
         _float("memory.mask", "batch", "source"),
@@ -297,7 +322,7 @@ def _step_nodes(graph: _Graph, model: ToyModel, state: dict[str, str]) -> str:
     values = graph.add("Transpose", "memory.values", perm=[0, 2, 1])
     scores = graph.add("MatMul", beams, values)
     masked = graph.add("Add", scores, graph.add("Unsqueeze", "memory.mask", axis1))
-    weights = graph.add("Softmax", masked, axis=-1)
+    weights = graph.add("Softmax", masked, axis=-1, out="weights")
     context = graph.add("MatMul", weights, "memory.values")
     flat = graph.add("Reshape", context, rest)
     graph.add("Tanh", graph.add("Add", query, flat), out="next.sum")
@@ -313,7 +338,7 @@ def _step_nodes(graph: _Graph, model: ToyModel, state: dict[str, str]) -> str:
 def _head_nodes(graph: _Graph, head: str, log_probs: str) -> list[Any]:
     if head == "scores":
         return [_float("log_probs", "rows", VOCABULARY.size)]
-    if head == "beam":
+    if head in ("beam", "attention"):
         top = ["top_log_probs", "top_tokens"]
         graph.nodes.append(helper.make_node("TopK", [log_probs, "count"], top))
         return [_float(top[0], "rows", "count"), _int(top[1], "rows", "count")]
@@ -361,6 +386,12 @@ def _golden(model: ToyModel, processor: sentencepiece.SentencePieceProcessor) ->
                 GoldenExample(text, False, beam_size, best.tokens, text_out, best.score)
             )
     return Golden(tuple(examples))
+
+
+def _top(log_probs: FloatArray, count: int) -> tuple[FloatArray, IntArray]:
+    """The `count` best of each row, best first."""
+    top = np.argsort(-log_probs, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(log_probs, top, axis=1), top
 
 
 def _log_softmax(scores: FloatArray) -> FloatArray:

@@ -48,13 +48,30 @@ class AttentiveGru(nn.Module):
         return memory, {"hidden": hidden}
 
     def step(self, token: Tensor, memory: Named, state: Named) -> tuple[Tensor, Named]:
+        logits, _, following = self.look(token, memory, state)
+        return logits, following
+
+    def look(
+        self, token: Tensor, memory: Named, state: Named
+    ) -> tuple[Tensor, Tensor, Named]:
         hidden = self.cell(self.embedding(token), state["hidden"])
         batch = memory["keys"].shape[0]
         query = hidden.reshape(batch, -1, hidden.shape[-1])
         energies = query @ memory["keys"].transpose(1, 2) + memory["mask"][:, None]
-        context = (energies.softmax(-1) @ memory["values"]).reshape(-1, 20)
+        weights = energies.softmax(-1)
+        context = (weights @ memory["values"]).reshape(-1, 20)
         read = torch.tanh(self.read(torch.cat([hidden, context], dim=-1)))
-        return read @ self.embedding.weight.T, {"hidden": hidden}
+        return read @ self.embedding.weight.T, weights, {"hidden": hidden}
+
+
+class AligningGru(AttentiveGru):
+    """The same, and it shows where it looked."""
+
+    def step_with_attention(
+        self, token: Tensor, memory: Named, state: Named
+    ) -> tuple[Tensor, Tensor, Named]:
+        logits, weights, following = self.look(token, memory, state)
+        return logits, weights.flatten(0, 1), following
 
 
 class PlainLstm(nn.Module):
