@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.hypothesis import Hypothesis
+    from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.predictor import Prediction, Predictor
-    from seq2edge.runtime.search import Hypothesis, SearchOptions
     from seq2edge.runtime.translator import Translation, Translator
 
 __all__ = [
@@ -29,10 +30,10 @@ __all__ = [
 if not TYPE_CHECKING:
     _MODULES = {
         "EngineOptions": "engine",
-        "Hypothesis": "search",
+        "Hypothesis": "hypothesis",
         "Prediction": "predictor",
         "Predictor": "predictor",
-        "SearchOptions": "search",
+        "SearchOptions": "options",
         "Translation": "translator",
         "Translator": "translator",
     }

@@ -37,7 +37,10 @@ HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
         TensorSpec("top_log_probs", "float32", ("rows", "count")),
         TensorSpec("top_tokens", "int64", ("rows", "count")),
     ),
-    "scores": (TensorSpec("log_probs", "float32", ("rows", "vocabulary")),),
+    "scores": (  # logits = log_probs + log_normalizer
+        TensorSpec("log_probs", "float32", ("rows", "vocabulary")),
+        TensorSpec("log_normalizer", "float32", ("rows", 1)),
+    ),
     "stream": (TensorSpec(LOGITS, "float32", ("rows", "labels")),),
 }
 

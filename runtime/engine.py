@@ -186,6 +186,11 @@ class _Decoding:
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         return self._step("scores", tokens, parents, 0)[0]
 
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        log_probs, log_normalizer = self._step("scores", tokens, parents, 0)
+        logits: FloatArray = log_probs + log_normalizer
+        return logits
+
     def keep(self, sentences: IntArray) -> None:
         if len(sentences) == self._batch:
             return

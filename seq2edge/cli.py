@@ -21,8 +21,8 @@ from seq2edge.runtime.errors import Seq2EdgeError
 from seq2edge.text_files import decode_lines, read_lines, write_text
 
 if TYPE_CHECKING:
+    from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.predictor import Predictor
-    from seq2edge.runtime.search import SearchOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -27,7 +27,8 @@ from toy_bundle import (
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.engine import Engine, EngineOptions
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
-from seq2edge.runtime.search import SearchOptions, search
+from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.search import search
 from seq2edge.runtime.stepper import Decoding, IntArray
 
 SOURCES = [[5, 6, 7, 3], [8, 3], [9, 10, 11, 12, 13, 14, 3]]

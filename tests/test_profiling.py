@@ -17,6 +17,7 @@ from seq2edge.runtime.errors import BundleError, ConfigError, InputError, Seq2Ed
 from seq2edge.runtime.footprint import measure_footprint
 from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.operators import most_expensive
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.profile_table import profile_table
 from seq2edge.runtime.profiling import (
     OTHER,
@@ -29,7 +30,6 @@ from seq2edge.runtime.profiling import (
     take_turns,
 )
 from seq2edge.runtime.resources import Machine, resident_memory
-from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 from seq2edge.runtime.timing import PARTS
 from seq2edge.runtime.translator import Translator
@@ -107,6 +107,9 @@ class SlowDecoding:
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         raise AssertionError("greedy search needs no scores")
+
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return self.scores(tokens, parents)
 
     def keep(self, sentences: IntArray) -> None:
         self.clock.spend("search", 0.02)

@@ -23,11 +23,11 @@ from seq2edge.runtime.manifest import (
     FORMAT,
     Limits,
     Manifest,
-    SearchDefaults,
     TensorSpec,
     TokenizerSpec,
 )
-from seq2edge.runtime.search import SearchOptions, search
+from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.search import search
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -68,7 +68,7 @@ class ToyModel:
     def step(
         self, token: IntArray, memory: Arrays, state: Arrays
     ) -> tuple[FloatArray, Arrays]:
-        """Log-probabilities (rows, vocabulary) and the next state."""
+        """Logits (rows, vocabulary) and the next state."""
         values = memory["values"]
         query = np.tanh(state["sum"] + self.target[token])
         scores = query.reshape(len(values), -1, WIDTH) @ values.transpose(0, 2, 1)
@@ -76,8 +76,8 @@ class ToyModel:
         total = np.tanh(query + (weights @ values).reshape(-1, WIDTH))
         position = state["position"] + 1
         logits = total @ self.output + position * self.ending
-        log_probs = _log_softmax(logits).astype(np.float32)
-        return log_probs, {"sum": total, "position": position}
+        next_state = {"sum": total, "position": position}
+        return logits.astype(np.float32), next_state
 
     def start(self, inputs: Inputs) -> "ToyDecoding":
         return ToyDecoding(self, *self.encode(inputs))
@@ -99,10 +99,13 @@ class ToyDecoding:
         return np.take_along_axis(log_probs, top, axis=1), top
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return _log_softmax(self.logits(tokens, parents))
+
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         if parents is not None:
             self.state = {name: part[parents] for name, part in self.state.items()}
-        log_probs, self.state = self.model.step(tokens, self.memory, self.state)
-        return log_probs
+        logits, self.state = self.model.step(tokens, self.memory, self.state)
+        return logits
 
     def keep(self, sentences: IntArray) -> None:
         batch = len(self.memory["values"])
@@ -160,7 +163,7 @@ def toy_manifest(folder: Path) -> Manifest:
         vocabulary=VOCABULARY,
         tokenizer=TokenizerSpec("sentencepiece", "joint.spm", "joint.spm", True),
         limits=Limits(source_tokens=50, target_tokens=50),
-        search=SearchDefaults(beam_size=4, length_penalty=0.6),
+        search=SearchOptions(beam_size=4, length_penalty=0.6),
         encoder="encoder.onnx",
         heads={head: f"decoder.{head}.onnx" for head in ("greedy", "beam", "scores")},
         files=hash_files(folder),
@@ -270,8 +273,7 @@ def _step_graph(model: ToyModel, head: str) -> onnx.ModelProto:
         state = {
             name: graph.add("Gather", given, "parents") for name, given in state.items()
         }
-    log_probs = _step_nodes(graph, model, state)
-    results = _head_nodes(graph, head, log_probs)
+    results = _head_nodes(graph, head, _step_nodes(graph, model, state))
     before = "previous_rows" if reads_parents else "rows"
     inputs = [_int("token", "rows")]
     inputs += [_int("parents", "rows")] if reads_parents else []
@@ -305,19 +307,21 @@ def _step_nodes(graph: _Graph, model: ToyModel, state: dict[str, str]) -> str:
     logits = graph.add("MatMul", "next.sum", graph.constant("output", model.output))
     position = graph.add("Cast", "next.position", to=TensorProto.FLOAT)
     ending = graph.add("Mul", position, graph.constant("ending", model.ending))
-    return graph.add(
-        "LogSoftmax", graph.add("Add", logits, ending), axis=-1, out="log_probs"
-    )
+    return graph.add("Add", logits, ending)
 
 
-def _head_nodes(graph: _Graph, head: str, log_probs: str) -> list[Any]:
+def _head_nodes(graph: _Graph, head: str, logits: str) -> list[Any]:
+    axis1 = graph.constant("axis1", [1])
+    log_probs = graph.add("LogSoftmax", logits, axis=-1, out="log_probs")
     if head == "scores":
-        return [_float("log_probs", "rows", VOCABULARY.size)]
+        best = [graph.add("ReduceMax", each, axis1) for each in (logits, log_probs)]
+        graph.add("Sub", *best, out="log_normalizer")
+        normalizer = _float("log_normalizer", "rows", 1)
+        return [_float("log_probs", "rows", VOCABULARY.size), normalizer]
     if head == "beam":
         top = ["top_log_probs", "top_tokens"]
         graph.nodes.append(helper.make_node("TopK", [log_probs, "count"], top))
         return [_float(top[0], "rows", "count"), _int(top[1], "rows", "count")]
-    axis1 = graph.constant("axis1", [1])
     graph.add("ReduceMax", log_probs, axis1, keepdims=0, out="best_log_prob")
     graph.add("ArgMax", log_probs, axis=1, keepdims=0, out="best_token")
     return [_float("best_log_prob", "rows"), _int("best_token", "rows")]
