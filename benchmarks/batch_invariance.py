@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from seq2edge.runtime.search import SearchOptions
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.translator import Batching, Translator
 
 

@@ -27,8 +27,7 @@ from train_marian import Pair, read_pairs, train
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianMTModel
 
 from seq2edge.export import ExportOptions, export_checkpoint
-from seq2edge.runtime import Translator
-from seq2edge.runtime.search import Hypothesis
+from seq2edge.runtime import Hypothesis, Translator
 
 SENTENCES, TAUGHT = 200, 12000
 MAX_LENGTH = 64  # with the start token, as transformers counts

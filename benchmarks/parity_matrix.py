@@ -29,9 +29,9 @@ from seq2edge.models.contract import StepModule
 from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
 from seq2edge.runtime.errors import ConfigError, Seq2EdgeError
 from seq2edge.runtime.inputs import collate
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Predictor, log_softmax
 from seq2edge.runtime.runner import Runner, load_runner
-from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.translator import Translator
 
 CELLS = ("elman", "elman_relu", "gru", "lstm")

@@ -16,6 +16,7 @@ from seq2edge.models.inputs import input_specs
 from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.models.recurrent_network import RecurrentNetwork
 from seq2edge.runtime import manifest
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
 TABLE = Path(__file__).parents[1] / "docs" / "structures.md"
@@ -93,7 +94,7 @@ def build(
         labels=() if writes else LABELS,
         inputs=inputs,
         limits=manifest.Limits(LONGEST, LONGEST),
-        search=manifest.SearchDefaults(beam_size=3, length_penalty=0.6),
+        search=SearchOptions(beam_size=3, length_penalty=0.6),
     )
     random = np.random.default_rng(seed + 1)
     drawn = [draw_example(inputs, random, LONGEST // 2) for _ in range(SAMPLE)]

@@ -68,10 +68,22 @@ def _top_head(decoder: ModelProto, name: str) -> ModelProto:
 
 
 def scores_head(decoder: ModelProto) -> ModelProto:
-    """Add all log-probabilities of each row, after a reordering by `parents`."""
-    nodes = [make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1)]
-    outputs = [_value("log_probs", TensorProto.FLOAT, ["rows", "vocabulary"])]
-    model = _with_head(decoder, "scores", nodes, outputs, {})
+    """Add all log-probabilities of each row, after a reordering by `parents`.
+
+    And what the log-softmax has taken from each row's logits, which is the same for
+    all: it is found at the largest, for others may be -inf.
+    """
+    nodes = [
+        make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1),
+        make_node("ReduceMax", [LOGITS, "last_axis"], ["largest_logit"]),
+        make_node("ReduceMax", ["log_probs", "last_axis"], ["largest_log_prob"]),
+        make_node("Sub", ["largest_logit", "largest_log_prob"], ["log_normalizer"]),
+    ]
+    outputs = [
+        _value("log_probs", TensorProto.FLOAT, ["rows", "vocabulary"]),
+        _value("log_normalizer", TensorProto.FLOAT, ["rows", 1]),
+    ]
+    model = _with_head(decoder, "scores", nodes, outputs, {"last_axis": [-1]})
     _reorder_state(model.graph)
     return model
 

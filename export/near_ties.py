@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.inputs import Example, Given, collate
-from seq2edge.runtime.search import Hypothesis, SearchOptions
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stepper
 from seq2edge.runtime.translator import Translator
 
@@ -129,9 +130,14 @@ class _ShakenDecoding:
         return np.take_along_axis(log_probs, order, axis=1), order
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
-        log_probs = self.decoding.scores(tokens, parents)
-        noise = self.random.uniform(-self.amount, self.amount, log_probs.shape)
-        return log_probs + noise.astype(np.float32)
+        return self._shaken(self.decoding.scores(tokens, parents))
+
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return self._shaken(self.decoding.logits(tokens, parents))
+
+    def _shaken(self, scores: FloatArray) -> FloatArray:
+        noise = self.random.uniform(-self.amount, self.amount, scores.shape)
+        return scores + noise.astype(np.float32)
 
     def attended(
         self, tokens: IntArray, parents: IntArray | None, count: int

@@ -5,7 +5,7 @@ A sentence that comes out otherwise must be explained by a near tie.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from seq2edge.export.sample import Sample
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.errors import ExportError, InputError, ParityError
 from seq2edge.runtime.inputs import collate
-from seq2edge.runtime.search import SearchOptions
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.stepper import Inputs, IntArray, Stepper
 from seq2edge.runtime.translator import Translator
 
@@ -185,7 +185,7 @@ def decode(
 def searches(defaults: SearchOptions) -> tuple[SearchOptions, SearchOptions]:
     """Greedy search, and the model's own beam search (4 if it has none)."""
     beam = defaults.beam_size if defaults.beam_size > 1 else 4
-    return replace(defaults, beam_size=1), replace(defaults, beam_size=beam)
+    return defaults.with_beam(1), defaults.with_beam(beam)
 
 
 def _forced_difference(

@@ -8,6 +8,7 @@ from seq2edge.export.parity import QualityLimits
 from seq2edge.export.recipe import Recipe
 from seq2edge.runtime import manifest
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
 PRECISIONS = ("fp32", "int8")
@@ -42,9 +43,7 @@ class ModelSpec:
     name: str
     vocabulary: Vocabulary | None = None  # the target's, of a model that writes tokens
     limits: manifest.Limits = field(default_factory=lambda: manifest.Limits(256, 256))
-    search: manifest.SearchDefaults = field(
-        default_factory=lambda: manifest.SearchDefaults(beam_size=4, length_penalty=0.6)
-    )
+    search: SearchOptions = field(default_factory=SearchOptions)
     task: manifest.Task = "generation"
     labels: tuple[str, ...] = ()  # of the last axis of `logits`, in the other tasks
     # None: found in the sample; a class must be given, for its labels.

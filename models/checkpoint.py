@@ -24,7 +24,8 @@ from seq2edge.models.inputs import input_specs
 from seq2edge.models.network import Network
 from seq2edge.runtime import schema
 from seq2edge.runtime.errors import CheckpointError, ConfigError
-from seq2edge.runtime.manifest import InputSpec, Limits, SearchDefaults, TokenizerSpec
+from seq2edge.runtime.manifest import InputSpec, Limits, TokenizerSpec
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -47,7 +48,7 @@ class CheckpointInfo:
     vocabulary: Vocabulary | None  # of a model that writes tokens, as search
     tokenizer: TokenizerSpec | None
     limits: Limits
-    search: SearchDefaults | None
+    search: SearchOptions | None
     training: Mapping[str, object]  # figures and versions, for the record
 
     @property

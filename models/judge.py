@@ -7,8 +7,8 @@ from seq2edge.models.network import Network
 from seq2edge.models.task import Task
 from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
 from seq2edge.runtime.evaluate import Scorers, exact_share, label_accuracy, labels_of
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Prediction, Predictor
-from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.translator import Translator
 
 

@@ -246,6 +246,9 @@ def _evaluation_rules(
             evaluation.metric in known
         ),
         "evaluation beams must be at least 1": min(beams) >= 1,
+        "evaluation.recommended_length_penalty must be at least 0": (
+            evaluation.recommended_length_penalty >= 0
+        ),
     }
 
 

@@ -39,14 +39,22 @@ class TorchDecoding:
         self, tokens: IntArray, parents: IntArray | None, count: int
     ) -> tuple[FloatArray, IntArray]:
         """The `count` most probable next tokens of every row, best first."""
-        log_probs, ids = self._log_probs(tokens, parents).topk(count, dim=-1)
+        log_probs = self._logits(tokens, parents).log_softmax(dim=-1)
+        log_probs, ids = log_probs.topk(count, dim=-1)
         return log_probs.cpu().numpy(), ids.cpu().numpy()
 
     @torch.inference_mode()
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         """All log-probabilities of every row, (rows, vocabulary)."""
-        log_probs: FloatArray = self._log_probs(tokens, parents).cpu().numpy()
-        return log_probs
+        log_probs = self._logits(tokens, parents).log_softmax(dim=-1)
+        scores: FloatArray = log_probs.cpu().numpy()
+        return scores
+
+    @torch.inference_mode()
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        """What the log-softmax is taken of, (rows, vocabulary)."""
+        logits: FloatArray = self._logits(tokens, parents).cpu().numpy()
+        return logits
 
     @torch.inference_mode()
     def attended(
@@ -69,10 +77,10 @@ class TorchDecoding:
         self._state = _take(self._state, rows)
         self._batch = len(sentences)
 
-    def _log_probs(self, tokens: IntArray, parents: IntArray | None) -> Tensor:
+    def _logits(self, tokens: IntArray, parents: IntArray | None) -> Tensor:
         logits, self._state = self._module.step(*self._read(tokens, parents))
-        log_probs: Tensor = logits.float().log_softmax(dim=-1)
-        return log_probs
+        as_float: Tensor = logits.float()
+        return as_float
 
     def _read(
         self, tokens: IntArray, parents: IntArray | None

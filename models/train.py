@@ -43,7 +43,7 @@ from seq2edge.models.training_state import (
     load_state,
     save_state,
 )
-from seq2edge.runtime.manifest import SearchDefaults
+from seq2edge.runtime.options import SearchOptions
 
 REPORT_EVERY = 20  # steps
 
@@ -259,7 +259,7 @@ def _write(
     task: Task, run: _Run, weights: dict[str, Tensor], chosen: Event, output: Path
 ) -> None:
     evaluation, about = task.recipe.evaluation, task.recipe.about
-    search = SearchDefaults(
+    search = SearchOptions(
         evaluation.recommended_beam_size, evaluation.recommended_length_penalty
     )
     info = CheckpointInfo(

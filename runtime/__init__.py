@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seq2edge.runtime.alignment import Alignment
     from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.hypothesis import Hypothesis
+    from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.predictor import Prediction, Predictor
     from seq2edge.runtime.scoring import TargetScore
-    from seq2edge.runtime.search import Hypothesis, SearchOptions
     from seq2edge.runtime.translator import Translation, Translator
 
 __all__ = [
@@ -34,10 +35,10 @@ if not TYPE_CHECKING:
     _MODULES = {
         "Alignment": "alignment",
         "EngineOptions": "engine",
-        "Hypothesis": "search",
+        "Hypothesis": "hypothesis",
         "Prediction": "predictor",
         "Predictor": "predictor",
-        "SearchOptions": "search",
+        "SearchOptions": "options",
         "TargetScore": "scoring",
         "Translation": "translator",
         "Translator": "translator",

@@ -39,7 +39,10 @@ HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
         TensorSpec("best_token", "int64", ("rows",)),
     ),
     "beam": _TOP,
-    "scores": (TensorSpec("log_probs", "float32", ("rows", "vocabulary")),),
+    "scores": (  # logits = log_probs + log_normalizer
+        TensorSpec("log_probs", "float32", ("rows", "vocabulary")),
+        TensorSpec("log_normalizer", "float32", ("rows", 1)),
+    ),
     "attention": (*_TOP, TensorSpec("attention", "float32", ("rows", "positions"))),
     "stream": (TensorSpec(LOGITS, "float32", ("rows", "labels")),),
 }

@@ -197,6 +197,11 @@ class _Decoding:
         log_probs, top, attention = self._step("attention", tokens, parents, count)
         return log_probs, top, attention
 
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        log_probs, log_normalizer = self._step("scores", tokens, parents, 0)
+        logits: FloatArray = log_probs + log_normalizer
+        return logits
+
     def keep(self, sentences: IntArray) -> None:
         if len(sentences) == self._batch:
             return

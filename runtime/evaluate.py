@@ -16,9 +16,9 @@ from seq2edge.runtime import schema
 from seq2edge.runtime.batching import windows
 from seq2edge.runtime.errors import ConfigError, InputError
 from seq2edge.runtime.manifest import Task
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Predictor
 from seq2edge.runtime.runner import Output, Runner, run
-from seq2edge.runtime.search import SearchOptions
 
 # sacreBLEU's tokenizers that need no download.
 TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none")

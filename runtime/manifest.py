@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from seq2edge.runtime import schema
 from seq2edge.runtime.errors import BundleError
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -82,14 +83,6 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class SearchDefaults:
-    """The search that the model was evaluated with."""
-
-    beam_size: int
-    length_penalty: float
-
-
-@dataclass(frozen=True)
 class FileEntry:
     """What a file of the bundle must be."""
 
@@ -113,7 +106,7 @@ class Manifest:
     vocabulary: Vocabulary | None  # None unless it writes tokens, as search
     tokenizer: TokenizerSpec | None
     limits: Limits
-    search: SearchDefaults | None
+    search: SearchOptions | None  # that the model was evaluated with
     encoder: str
     heads: Mapping[str, str]
     files: Mapping[str, FileEntry]  # every file of the folder but the manifest
@@ -215,7 +208,7 @@ def _input_faults(spec: InputSpec) -> Iterator[str]:
 
 
 def _number_faults(manifest: Manifest) -> Iterator[str]:
-    vocabulary, limits, search = manifest.vocabulary, manifest.limits, manifest.search
+    vocabulary, limits = manifest.vocabulary, manifest.limits
     if vocabulary is not None:
         for key in ("pad", "unknown", "start", "end"):
             token = getattr(vocabulary, key)
@@ -227,13 +220,9 @@ def _number_faults(manifest: Manifest) -> Iterator[str]:
     least = {"limits.source_tokens": limits.source_tokens}
     if manifest.task == "generation":
         least["limits.target_tokens"] = limits.target_tokens
-    if search is not None:
-        least["search.beam_size"] = search.beam_size
     for key, value in least.items():
         if value < 1:
             yield f"{key} is {value}, and must be at least 1"
-    if search is not None and search.length_penalty < 0:
-        yield f"search.length_penalty is {search.length_penalty}, and can't be negative"
 
 
 def _task_faults(manifest: Manifest) -> Iterator[str]:

@@ -23,10 +23,10 @@ from seq2edge.runtime.errors import ConfigError, InputError
 from seq2edge.runtime.footprint import measure_footprint
 from seq2edge.runtime.golden import Golden
 from seq2edge.runtime.operators import Operator, most_expensive
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Predictor
 from seq2edge.runtime.resources import Machine, Memory
 from seq2edge.runtime.runner import Runner, run
-from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.timing import (
     PARTS,
     Call,
@@ -36,7 +36,6 @@ from seq2edge.runtime.timing import (
     TimedStepper,
     TimedTokenizer,
 )
-from seq2edge.runtime.translator import default_options
 from seq2edge.runtime.workload import Workload
 
 OTHER = "other"
@@ -286,10 +285,8 @@ def _workload(
 
 
 def _search(bundle: Bundle, options: ProfileOptions) -> SearchOptions | None:
-    if bundle.manifest.task != "generation":
-        return None
-    defaults = default_options(bundle.manifest)
-    return replace(defaults, beam_size=options.beam_size or defaults.beam_size)
+    defaults = bundle.manifest.search
+    return defaults and defaults.with_beam(options.beam_size or defaults.beam_size)
 
 
 def _load(path: Path, workload: Workload, clock: Clock) -> tuple[Runner, float]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.golden import GoldenExample
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Predictor, log_softmax
-from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.translator import Translator
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def replay(runner: Runner, example: GoldenExample) -> GoldenExample:
             text_out=" ".join(labels),
             score=float(sum(best)),
         )
-    options = replace(runner.defaults, beam_size=example.beam_size)
+    options = runner.defaults.with_beam(example.beam_size)
     [[best_found, *_]] = runner.generate([arrays], options)
     return replace(
         example,

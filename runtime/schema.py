@@ -13,6 +13,8 @@ from dataclasses import asdict, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from seq2edge.runtime.errors import ConfigError
+
 T = TypeVar("T")
 
 
@@ -50,7 +52,7 @@ def _parse(kind: Any, value: object, where: str, faults: list[str]) -> Any:
         return value
     if is_dataclass(kind):
         return _parse_dataclass(kind, value, where, faults)
-    if origin is Literal and value in arguments and isinstance(value, str):
+    if _is_choice(kind, value):
         return value
     if origin is tuple and isinstance(value, list):
         items = enumerate(value)
@@ -85,7 +87,13 @@ def _parse_dataclass(kind: Any, value: object, where: str, faults: list[str]) ->
         for name in names
         if name in value
     }
-    return kind(**parsed) if len(faults) == before else None
+    if len(faults) > before:
+        return None
+    try:
+        return kind(**parsed)
+    except ConfigError as error:  # the class has checks of its own
+        faults.append(f"{where}: {error}" if where else str(error))
+        return None
 
 
 def _parse_union(
@@ -101,7 +109,7 @@ def _parse_union(
     if classes and isinstance(value, dict):
         return _parse_named(classes, value, where, faults)
     for kind in kinds:
-        if _is_scalar(kind, value):
+        if _is_scalar(kind, value) or _is_choice(kind, value):
             return value
     wanted = " or ".join(_describe(kind) for kind in kinds)
     faults.append(f"{where} must be {wanted}, not {_show(value)}")
@@ -126,6 +134,11 @@ def _parse_named(
         faults.append(f"{_join(where, name)} must be {listed}, not {given}")
         return None
     return _parse_dataclass(constants[value[name]], value, where, faults)
+
+
+def _is_choice(kind: Any, value: object) -> bool:
+    is_text = isinstance(value, str)
+    return get_origin(kind) is Literal and is_text and value in get_args(kind)
 
 
 def _is_scalar(kind: Any, value: object) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from seq2edge.runtime.batching import batches
 from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.forcing import forced
+from seq2edge.runtime.hypothesis import length_penalty
 from seq2edge.runtime.inputs import (
     Example,
     Given,
@@ -22,7 +23,6 @@ from seq2edge.runtime.inputs import (
     collate,
     example_length,
 )
-from seq2edge.runtime.search import length_penalty
 
 if TYPE_CHECKING:
     from seq2edge.runtime.translator import Translator

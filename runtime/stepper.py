@@ -49,6 +49,10 @@ class Decoding(Protocol):
         """
         ...
 
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        """The same before the log-softmax, where that makes a difference."""
+        ...
+
     def keep(self, sentences: IntArray) -> None:
         """Go on with these sentences only (indices into the present batch, ascending).
 

@@ -210,5 +210,8 @@ class _TimedDecoding:
     ) -> tuple[FloatArray, IntArray, FloatArray]:
         return self._span(STEP, lambda: self._decoding.attended(tokens, parents, count))
 
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return self._span(STEP, lambda: self._decoding.logits(tokens, parents))
+
     def keep(self, sentences: IntArray) -> None:
         self._decoding.keep(sentences)  # no run of the graph: the search's time

@@ -22,6 +22,7 @@ from seq2edge.runtime.alignment import Alignment, attentions
 from seq2edge.runtime.batching import Batching, batches, windows
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.errors import BundleError
+from seq2edge.runtime.hypothesis import Hypothesis, length_penalty
 from seq2edge.runtime.inputs import (
     SOURCE,
     Example,
@@ -31,15 +32,11 @@ from seq2edge.runtime.inputs import (
     example_length,
 )
 from seq2edge.runtime.looks import Asked, Decoded, show
-from seq2edge.runtime.manifest import InputSpec, Limits, Manifest
+from seq2edge.runtime.manifest import InputSpec, Limits
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.records import Reader
 from seq2edge.runtime.scoring import TargetScore, score_ids, score_texts
-from seq2edge.runtime.search import (
-    Hypothesis,
-    SearchOptions,
-    length_penalty,
-    search,
-)
+from seq2edge.runtime.search import search
 from seq2edge.runtime.stepper import FloatArray, Stepper
 from seq2edge.runtime.text import Piece, join, split
 from seq2edge.runtime.vocabulary import Vocabulary
@@ -115,17 +112,18 @@ class Translator:
 
         bundle = Bundle.load(path, check_hashes)
         manifest = bundle.manifest
-        if manifest.task != "generation" or manifest.vocabulary is None:
+        vocabulary, defaults = manifest.vocabulary, manifest.search
+        if manifest.task != "generation" or vocabulary is None or defaults is None:
             raise BundleError(
                 f"{bundle.path} writes no tokens, it does {manifest.task}; "
                 "use `seq2edge predict` or Predictor"
             )
         return cls(
             stepper=Engine.load(bundle, engine_options),
-            vocabulary=manifest.vocabulary,
+            vocabulary=vocabulary,
             limits=manifest.limits,
-            tokenizer=_load_tokenizer(bundle, manifest.vocabulary),
-            defaults=default_options(manifest),
+            tokenizer=_load_tokenizer(bundle, vocabulary),
+            defaults=defaults,
             batching=batching or Batching(),
             inputs=manifest.inputs,
         )
@@ -275,13 +273,14 @@ class Translator:
         return results
 
     def _max_length(self, source_length: int, options: SearchOptions) -> int:
-        """Twice the source and ten more, unless the options say otherwise.
+        """By the source's length, unless the options say otherwise.
 
         It stops a model that repeats itself; what is right is hardly ever longer. Where
         the source has no length, only the model's limit does.
         """
         limit = self.limits.target_tokens
-        usual = max(2 * source_length + 10, options.min_length + 1)
+        ratio, constant = options.length_ratio, options.length_constant
+        usual = max(int(ratio * source_length) + constant, options.min_length + 1)
         if not source_length:
             usual = limit
         return min(options.max_length or usual, limit)
@@ -318,7 +317,7 @@ class Translator:
         return Alternative(
             text=join(source.pieces, texts),
             tokens=self.pieces(tokens),
-            score=_score(chosen, options.length_penalty),
+            score=_score(chosen, options),
         )
 
     def pieces(self, tokens: Sequence[int]) -> tuple[str, ...]:
@@ -352,13 +351,6 @@ class _Source:
         """With the best of what was found for each sentence."""
         best = [found[0].tokens for found in hypotheses]
         return Decoded(self.pieces, self.examples, best, translation)
-
-
-def default_options(manifest: Manifest) -> SearchOptions:
-    """The search that a bundle's model was evaluated with."""
-    defaults = manifest.search
-    assert defaults is not None  # the manifest's own checks
-    return SearchOptions(defaults.beam_size, defaults.length_penalty)
 
 
 def _load_tokenizer(bundle: Bundle, vocabulary: Vocabulary) -> "Tokenizer | None":
@@ -405,9 +397,10 @@ def _within(ids: list[int], limit: int) -> list[int]:
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
-def _score(hypotheses: Sequence[Hypothesis], alpha: float) -> float:
-    if not hypotheses:
-        return 0.0
+def _score(hypotheses: Sequence[Hypothesis], options: SearchOptions) -> float:
+    if len(hypotheses) < 2:
+        return sum(one.score for one in hypotheses)
     log_prob = sum(one.log_prob for one in hypotheses)
-    length = sum(len(one.tokens) + one.finished for one in hypotheses)
-    return log_prob / length_penalty(length, alpha)
+    length = sum(len(one.token_log_probs) for one in hypotheses)
+    alpha = options.length_penalty
+    return log_prob / length_penalty(length, alpha, options.normalization)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.engine import EngineOptions
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.runner import Runner, load_runner
-from seq2edge.runtime.search import SearchOptions
 
 
 @dataclass(frozen=True)

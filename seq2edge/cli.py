@@ -21,9 +21,9 @@ from seq2edge.runtime.errors import Seq2EdgeError
 from seq2edge.text_files import decode_lines, read_lines, write_text
 
 if TYPE_CHECKING:
+    from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.predictor import Predictor
     from seq2edge.runtime.scoring import Normalization
-    from seq2edge.runtime.search import SearchOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 

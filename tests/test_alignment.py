@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_models_structures import writer
 from toy_bundle import VOCABULARY, ToyModel, toy_inputs, write_toy_bundle
+from toy_decoding import UnaskedDecoding
 
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime import SearchOptions, Translator
@@ -256,7 +257,7 @@ class Scripted:
 
 
 @dataclass
-class ScriptedDecoding:
+class ScriptedDecoding(UnaskedDecoding):
     script: Scripted
     positions: int
     step: int = 0
@@ -268,9 +269,6 @@ class ScriptedDecoding:
         self.step += 1
         best = np.full((len(tokens), count), said)
         return np.zeros(best.shape, np.float32), best
-
-    def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
-        raise AssertionError("greedy search needs no scores")
 
     def attended(
         self, tokens: IntArray, parents: IntArray | None, count: int
@@ -291,7 +289,7 @@ def test_an_unknown_token_becomes_what_it_looked_at(toy: Translator) -> None:
     snow = pieces.index("☃")
     said = tokenizer.encode_target("a cat")
     script = Scripted((*said, UNKNOWN, *said), (0,) * len(said) + (snow,) + (0,) * 9)
-    written = replace(toy, stepper=script, defaults=SearchOptions(1))
+    written = replace(toy, stepper=script, defaults=SearchOptions(1, allow_unknown=True))
     plain = written.translate(source, align=True)
     assert plain.text.split() == ["a", "cat", "⁇", "a", "cat"]
     found = written.translate(source, align=True, replace_unknowns=True)

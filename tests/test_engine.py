@@ -27,7 +27,8 @@ from toy_bundle import (
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.engine import Engine, EngineOptions
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
-from seq2edge.runtime.search import SearchOptions, search
+from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.search import search
 from seq2edge.runtime.stepper import Decoding, IntArray
 
 SOURCES = [[5, 6, 7, 3], [8, 3], [9, 10, 11, 12, 13, 14, 3]]
@@ -135,7 +136,7 @@ def test_a_search_equals_that_of_the_numpy_model(
     for left, right in zip(ours, judge, strict=True):
         assert [each.tokens for each in left] == [each.tokens for each in right]
         assert [each.score for each in left] == pytest.approx(
-            [each.score for each in right], abs=1e-4
+            [each.score for each in right], rel=1e-4
         )
 
 

@@ -16,7 +16,7 @@ from seq2edge.runtime.evaluate import (
     evaluate,
     group_references,
 )
-from seq2edge.runtime.search import SearchOptions
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.translator import Translator
 
 

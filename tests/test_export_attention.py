@@ -30,7 +30,7 @@ from seq2edge.export.heads import HEADS, heads_of
 from seq2edge.export.quantize import encoder_activations, product_inputs, quantize
 from seq2edge.export.recipe import Calibration, Recipe
 from seq2edge.export.trace import trace_encoder, trace_step
-from seq2edge.models.config import CONTEXTS
+from seq2edge.models.recurrent_config import CONTEXTS
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime.engine import Engine
 from seq2edge.runtime.errors import ExportError

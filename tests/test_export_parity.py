@@ -21,7 +21,7 @@ from seq2edge.export.sample import Sample
 from seq2edge.runtime import manifest
 from seq2edge.runtime.errors import ExportError, InputError, ParityError
 from seq2edge.runtime.inputs import SOURCE
-from seq2edge.runtime.search import SearchOptions
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
 from seq2edge.runtime.translator import Translator
 

@@ -37,8 +37,8 @@ from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime import bundle
 from seq2edge.runtime.errors import ExportError, OutputError
 from seq2edge.runtime.inputs import SOURCE
-from seq2edge.runtime.manifest import Limits, SearchDefaults, TokenizerSpec
-from seq2edge.runtime.search import SearchOptions
+from seq2edge.runtime.manifest import Limits, TokenizerSpec
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.translator import Translator
 from seq2edge.runtime.verify import verify
 from seq2edge.runtime.vocabulary import Vocabulary
@@ -168,7 +168,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocabulary=Vocabulary(28, 0, 1, 2, 3),
         tokenizer=TokenizerSpec("sentencepiece", "joint.spm", "joint.spm", True),
         limits=Limits(40, 12),
-        search=SearchDefaults(3, 0.6),
+        search=SearchOptions(3, 0.6),
         training={},
     )
     weights = distinct_weights(build_model(config, seed=2), torch.float16)

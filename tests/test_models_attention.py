@@ -17,8 +17,8 @@ from torch import Tensor
 from toy_modules import AligningGru, AttentiveGru, build
 
 from seq2edge.models.attention import MultiHeadAttention
-from seq2edge.models.config import ATTENTIONS, CONTEXTS
 from seq2edge.models.contract import attended_step
+from seq2edge.models.recurrent_config import ATTENTIONS, CONTEXTS
 from seq2edge.models.recurrent_model import RecurrentModel
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime.errors import InputError

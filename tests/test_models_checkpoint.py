@@ -20,7 +20,8 @@ from seq2edge.models.inputs import input_specs
 from seq2edge.models.network import Network
 from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.runtime.errors import CheckpointError
-from seq2edge.runtime.manifest import Limits, SearchDefaults, TokenizerSpec
+from seq2edge.runtime.manifest import Limits, TokenizerSpec
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
 CONFIG = RecurrentConfig(
@@ -36,7 +37,7 @@ INFO = CheckpointInfo(
     vocabulary=Vocabulary(12, 0, 1, 2, 3),
     tokenizer=TokenizerSpec("sentencepiece", "source.spm", "source.spm", True),
     limits=Limits(20, 20),
-    search=SearchDefaults(4, 0.6),
+    search=SearchOptions(4, 0.6),
     training={"dev_bleu": 1.5},
 )
 

@@ -19,8 +19,8 @@ from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
 from seq2edge.models.train import train
 from seq2edge.runtime.errors import CheckpointError, ConfigError
 from seq2edge.runtime.evaluate import exact_share, label_accuracy
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Predictor
-from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.tokenizer import load_tokenizer
 from seq2edge.runtime.translator import Translator
 

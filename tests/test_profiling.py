@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy_bundle import SENTENCES, VOCABULARY, write_toy_bundle
+from toy_decoding import UnaskedDecoding
 from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime import resources
@@ -18,6 +19,7 @@ from seq2edge.runtime.errors import BundleError, ConfigError, InputError, Seq2Ed
 from seq2edge.runtime.footprint import measure_footprint
 from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.operators import most_expensive
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.profile_table import profile_table
 from seq2edge.runtime.profiling import (
     OTHER,
@@ -30,7 +32,6 @@ from seq2edge.runtime.profiling import (
     take_turns,
 )
 from seq2edge.runtime.resources import Machine, resident_memory
-from seq2edge.runtime.search import SearchOptions
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 from seq2edge.runtime.timing import PARTS
 from seq2edge.runtime.translator import Translator
@@ -94,7 +95,7 @@ class SlowStepper:
 
 
 @dataclass
-class SlowDecoding:
+class SlowDecoding(UnaskedDecoding):
     clock: FakeClock
     left: IntArray
 
@@ -105,14 +106,6 @@ class SlowDecoding:
         self.left = self.left - 1
         best = np.where(self.left == 0, VOCABULARY.end, 6)
         return np.zeros((len(tokens), 1), np.float32), best[:, None]
-
-    def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
-        raise AssertionError("greedy search needs no scores")
-
-    def attended(
-        self, tokens: IntArray, parents: IntArray | None, count: int
-    ) -> tuple[FloatArray, IntArray, FloatArray]:
-        raise AssertionError("no search asks for the attention")
 
     def keep(self, sentences: IntArray) -> None:
         self.clock.spend("search", 0.02)

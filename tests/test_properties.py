@@ -30,16 +30,15 @@ from seq2edge.models.transformer_config import (
     POSITIONS,
     TransformerConfig,
 )
+from seq2edge.runtime.batch import Batch
+from seq2edge.runtime.beam import beam_search
 from seq2edge.runtime.errors import ConfigError
+from seq2edge.runtime.hypothesis import length_penalty
 from seq2edge.runtime.inputs import Example, collate
 from seq2edge.runtime.manifest import InputSpec
-from seq2edge.runtime.search import (
-    Rules,
-    SearchOptions,
-    beam_search,
-    length_penalty,
-    search,
-)
+from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.rules import Rules
+from seq2edge.runtime.search import search
 from seq2edge.runtime.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(size=7, pad=0, unknown=1, start=2, end=3)
@@ -255,7 +254,7 @@ def test_a_beam_of_one_is_greedy_search(case: Case, penalty: float) -> None:
     options = SearchOptions(beam_size=1, length_penalty=penalty)
     greedy = search(stepper, case.batch(rows), VOCABULARY, options, lengths)
     rules = Rules.of(VOCABULARY, options)
-    beam = beam_search(stepper, case.batch(rows), rules, lengths)
+    beam = beam_search(stepper, case.batch(rows), rules, Batch.of(lengths))
     assert [one[0].tokens for one in greedy] == [one[0].tokens for one in beam]
 
 
@@ -272,7 +271,7 @@ def test_a_beam_wide_enough_finds_the_best_there_is(case: Case, penalty: float) 
 
 def sequences(longest: int) -> Iterator[tuple[int, ...]]:
     """All that may be written: an end token at the end, or the greatest length."""
-    usual = [1, 4, 5, 6]  # neither padding nor start, nor the end
+    usual = [4, 5, 6]  # neither padding nor unknown nor start, nor the end
     for length in range(longest):
         for tokens in itertools.product(usual, repeat=length):
             yield (*tokens, VOCABULARY.end)

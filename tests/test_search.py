@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from toy_decoding import UnaskedDecoding
 
+from seq2edge.runtime.batch import Batch
+from seq2edge.runtime.beam import beam_search
 from seq2edge.runtime.errors import ConfigError, InputError
-from seq2edge.runtime.search import (
-    Hypothesis,
-    Rules,
-    SearchOptions,
-    beam_search,
-    length_penalty,
-    search,
-)
+from seq2edge.runtime.hypothesis import Hypothesis, length_penalty
+from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.rules import Rules
+from seq2edge.runtime.search import search
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -47,7 +46,7 @@ class ToyStepper:
         return ToyDecoding(self, [int(row[0]) for row in inputs["source"]])
 
 
-class ToyDecoding:
+class ToyDecoding(UnaskedDecoding):
     def __init__(self, stepper: ToyStepper, sentences: list[int]) -> None:
         self.stepper = stepper
         self.sentences = sentences
@@ -86,10 +85,8 @@ class ToyDecoding:
             dtype=np.float32,
         )
 
-    def attended(
-        self, tokens: IntArray, parents: IntArray | None, count: int
-    ) -> tuple[FloatArray, IntArray, FloatArray]:
-        raise AssertionError("no search asks for the attention")
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return self.scores(tokens, parents)
 
     def keep(self, sentences: IntArray) -> None:
         kept = sentences.tolist()
@@ -245,7 +242,8 @@ def test_finished_sentences_leave_the_batch_at_once() -> None:
 
 def test_the_first_beam_step_has_one_row_a_sentence_and_then_fans_out() -> None:
     stepper = random_model()
-    decode(stepper, SearchOptions(beam_size=3, min_length=4), [4, 4])
+    options = SearchOptions(beam_size=3, min_length=4, allow_unknown=True)
+    decode(stepper, options, [4, 4])
     assert stepper.rows == [2, 6, 6, 6]
 
 
@@ -303,7 +301,7 @@ def test_greedy_decodes_again_where_a_banned_token_is_the_best() -> None:
     stepper = tree_model(GARDEN_PATH, tree)
     results = decode(stepper, SearchOptions(beam_size=1), [5, 5])
     assert [found[0].tokens for found in results] == [(A,), (A, B)]
-    assert stepper.counts == [1, 1, 3, 3, 3]
+    assert stepper.counts == [1, 1, 4, 4, 4]
     assert stepper.rows == [2, 2, 1, 1, 1]
 
 
@@ -334,7 +332,8 @@ def test_fewer_hypotheses_than_asked_for_where_the_model_knows_no_more() -> None
 
 
 def test_a_beam_wider_than_the_vocabulary_works() -> None:
-    [found] = decode(random_model(), SearchOptions(beam_size=50, n_best=50), [4])
+    options = SearchOptions(beam_size=50, n_best=50, allow_unknown=True)
+    [found] = decode(random_model(), options, [4])
     assert len(found) == 50
 
 
@@ -409,22 +408,23 @@ def exhaustive(
     """Every hypothesis there is, best first."""
     found = []
 
-    def visit(prefix: Prefix, log_prob: float) -> None:
+    def visit(prefix: Prefix, before: tuple[float, ...]) -> None:
         log_probs = stepper.next_token(sentence, prefix).astype(np.float32)
         for token in (UNKNOWN, END, A, B):
             if token == END and len(prefix) < options.min_length:
                 continue
-            total = log_prob + float(log_probs[token])
+            each = (*before, float(log_probs[token]))
+            total = sum(each)
             length = len(prefix) + 1
             if token == END or length == max_length:
                 finished = token == END
                 tokens = prefix if finished else (*prefix, token)
                 score = total / length_penalty(length, options.length_penalty)
-                found.append(Hypothesis(tokens, score, total, finished))
+                found.append(Hypothesis(tokens, score, total, finished, each))
             else:
-                visit((*prefix, token), total)
+                visit((*prefix, token), each)
 
-    visit((), 0.0)
+    visit((), ())
     return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
 
@@ -469,7 +469,7 @@ def test_a_beam_wide_enough_equals_exhaustive_search(
     spread: float,
 ) -> None:
     stepper = random_model(spread=spread)
-    options = SearchOptions(4**4, alpha, n_best, min_length)
+    options = SearchOptions(4**4, alpha, n_best, min_length, allow_unknown=True)
     [found] = decode(stepper, options, [max_length], [sentence])
     assert found == exhaustive(stepper, sentence, options, max_length)[:n_best]
 
@@ -500,7 +500,7 @@ def test_beam_of_one_equals_greedy(
         random_model(spread=spread),
         sources(*sentences),
         Rules.of(VOCABULARY, options),
-        np.array(lengths),
+        Batch.of(np.array(lengths)),
     )
     assert greedy == beam
 

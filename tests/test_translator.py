@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_bundle import SENTENCES, toy_manifest, write_toy_bundle
 from toy_bundle import VOCABULARY as TOY_VOCABULARY
+from toy_decoding import UnaskedDecoding
 from toy_tokenizer import ReadsOnly
 
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
 from seq2edge.runtime.golden import Golden
+from seq2edge.runtime.hypothesis import length_penalty
 from seq2edge.runtime.manifest import Limits, TensorSpec
-from seq2edge.runtime.search import SearchOptions, length_penalty
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 from seq2edge.runtime.translator import Flags, Translation, Translator
 from seq2edge.runtime.vocabulary import Vocabulary
@@ -73,7 +75,7 @@ class CopyStepper:
         )
 
 
-class CopyDecoding:
+class CopyDecoding(UnaskedDecoding):
     def __init__(self, sources: list[list[int]]) -> None:
         self.sources = sources
         self.step = 0
@@ -95,10 +97,8 @@ class CopyDecoding:
         self.step += 1
         return log_probs.astype(np.float32)
 
-    def attended(
-        self, tokens: IntArray, parents: IntArray | None, count: int
-    ) -> tuple[FloatArray, IntArray, FloatArray]:
-        raise AssertionError("no search asks for the attention")
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return self.scores(tokens, parents)
 
     def keep(self, sentences: IntArray) -> None:
         self.sources = [self.sources[index] for index in sentences]
@@ -111,7 +111,7 @@ class EndlessStepper(CopyStepper):
         return CopyDecoding([[FIRST + 1] for _ in inputs["source"]])
 
 
-GREEDY = SearchOptions(beam_size=1)
+GREEDY = SearchOptions(beam_size=1, allow_unknown=True)  # the copier says it again
 
 
 def copier(
@@ -200,7 +200,7 @@ def test_the_score_of_a_split_text_is_of_all_its_pieces() -> None:
 
 
 def test_alternatives_of_a_split_text_join_those_of_its_pieces() -> None:
-    options = SearchOptions(beam_size=2, n_best=2)
+    options = SearchOptions(beam_size=2, n_best=2, allow_unknown=True)
     [other] = copier(source_tokens=5).translate("abc. abd.", options).alternatives
     first = copier(source_tokens=5).translate("abc.", options).alternatives[0]
     second = copier(source_tokens=5).translate("abd.", options).alternatives[0]

@@ -23,11 +23,11 @@ from seq2edge.runtime.manifest import (
     FORMAT,
     Limits,
     Manifest,
-    SearchDefaults,
     TensorSpec,
     TokenizerSpec,
 )
-from seq2edge.runtime.search import SearchOptions, search
+from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.search import search
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -69,9 +69,9 @@ class ToyModel:
     def step(
         self, token: IntArray, memory: Arrays, state: Arrays
     ) -> tuple[FloatArray, Arrays]:
-        """Log-probabilities (rows, vocabulary) and the next state."""
-        log_probs, _, following = self.attended_step(token, memory, state)
-        return log_probs, following
+        """Logits (rows, vocabulary) and the next state."""
+        logits, _, following = self.attended_step(token, memory, state)
+        return logits, following
 
     def attended_step(
         self, token: IntArray, memory: Arrays, state: Arrays
@@ -84,9 +84,9 @@ class ToyModel:
         total = np.tanh(query + (weights @ values).reshape(-1, WIDTH))
         position = state["position"] + 1
         logits = total @ self.output + position * self.ending
-        log_probs = _log_softmax(logits).astype(np.float32)
         attention = weights.reshape(len(token), -1).astype(np.float32)
-        return log_probs, attention, {"sum": total, "position": position}
+        following = {"sum": total, "position": position}
+        return logits.astype(np.float32), attention, following
 
     def start(self, inputs: Inputs) -> "ToyDecoding":
         return ToyDecoding(self, *self.encode(inputs))
@@ -106,23 +106,26 @@ class ToyDecoding:
         return _top(self.scores(tokens, parents), count)
 
     def scores(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        return _log_softmax(self.logits(tokens, parents))
+
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
         return self._step(tokens, parents)[0]
 
     def attended(
         self, tokens: IntArray, parents: IntArray | None, count: int
     ) -> tuple[FloatArray, IntArray, FloatArray]:
-        log_probs, attention = self._step(tokens, parents)
-        return *_top(log_probs, count), attention
+        logits, attention = self._step(tokens, parents)
+        return *_top(_log_softmax(logits), count), attention
 
     def _step(
         self, tokens: IntArray, parents: IntArray | None
     ) -> tuple[FloatArray, FloatArray]:
         if parents is not None:
             self.state = {name: part[parents] for name, part in self.state.items()}
-        log_probs, attention, self.state = self.model.attended_step(
+        logits, attention, self.state = self.model.attended_step(
             tokens, self.memory, self.state
         )
-        return log_probs, attention
+        return logits, attention
 
     def keep(self, sentences: IntArray) -> None:
         batch = len(self.memory["values"])
@@ -180,7 +183,7 @@ def toy_manifest(folder: Path) -> Manifest:
         vocabulary=VOCABULARY,
         tokenizer=TokenizerSpec("sentencepiece", "joint.spm", "joint.spm", True),
         limits=Limits(source_tokens=50, target_tokens=50),
-        search=SearchDefaults(beam_size=4, length_penalty=0.6),
+        search=SearchOptions(beam_size=4, length_penalty=0.6),
         encoder="encoder.onnx",
         heads={head: f"decoder.{head}.onnx" for head in HEADS},
         files=hash_files(folder),
@@ -290,8 +293,8 @@ def _step_graph(model: ToyModel, head: str) -> onnx.ModelProto:
         state = {
             name: graph.add("Gather", given, "parents") for name, given in state.items()
         }
-    log_probs = _step_nodes(graph, model, state)
-    results = _head_nodes(graph, head, log_probs)
+    logits = _step_nodes(graph, model, state)
+    results = _head_nodes(graph, head, logits)
     if head == "attention":
         source = graph.add("Shape", "memory.mask", start=1, end=2)
         shape = graph.add("Concat", graph.constant("all", [-1]), source, axis=0)
@@ -330,19 +333,21 @@ def _step_nodes(graph: _Graph, model: ToyModel, state: dict[str, str]) -> str:
     logits = graph.add("MatMul", "next.sum", graph.constant("output", model.output))
     position = graph.add("Cast", "next.position", to=TensorProto.FLOAT)
     ending = graph.add("Mul", position, graph.constant("ending", model.ending))
-    return graph.add(
-        "LogSoftmax", graph.add("Add", logits, ending), axis=-1, out="log_probs"
-    )
+    return graph.add("Add", logits, ending)
 
 
-def _head_nodes(graph: _Graph, head: str, log_probs: str) -> list[Any]:
+def _head_nodes(graph: _Graph, head: str, logits: str) -> list[Any]:
+    axis1 = graph.constant("axis1", [1])
+    log_probs = graph.add("LogSoftmax", logits, axis=-1, out="log_probs")
     if head == "scores":
-        return [_float("log_probs", "rows", VOCABULARY.size)]
+        best = [graph.add("ReduceMax", each, axis1) for each in (logits, log_probs)]
+        graph.add("Sub", *best, out="log_normalizer")
+        normalizer = _float("log_normalizer", "rows", 1)
+        return [_float("log_probs", "rows", VOCABULARY.size), normalizer]
     if head in ("beam", "attention"):
         top = ["top_log_probs", "top_tokens"]
         graph.nodes.append(helper.make_node("TopK", [log_probs, "count"], top))
         return [_float(top[0], "rows", "count"), _int(top[1], "rows", "count")]
-    axis1 = graph.constant("axis1", [1])
     graph.add("ReduceMax", log_probs, axis1, keepdims=0, out="best_log_prob")
     graph.add("ArgMax", log_probs, axis=1, keepdims=0, out="best_token")
     return [_float("best_log_prob", "rows"), _int("best_token", "rows")]

@@ -1,0 +1,71 @@
+"""What each of the sentences that are decoded together brings, beside the options."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seq2edge.runtime.errors import InputError
+from seq2edge.runtime.monitor import Monitor, Number
+from seq2edge.runtime.stepper import IntArray
+from seq2edge.runtime.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a caller may say of each sentence; empty where there is nothing to say."""
+
+    prefixes: Sequence[Sequence[int]] = ()  # target ids that it begins with
+    numbers: Sequence[Number] = ()  # seeds its samples, and names it to callbacks
+    monitor: Monitor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The same, complete and checked, one entry for each sentence."""
+
+    max_lengths: IntArray  # (batch,), the end token included
+    prefixes: tuple[tuple[int, ...], ...]
+    numbers: tuple[Number, ...]
+    monitor: Monitor | None = None
+
+    @classmethod
+    def of(cls, max_lengths: IntArray, guidance: Guidance | None = None) -> "Batch":
+        """Fill in what the guidance leaves out; sentences are counted from 0."""
+        guidance, size = guidance or Guidance(), len(max_lengths)
+        prefixes = tuple(map(tuple, guidance.prefixes)) or ((),) * size
+        numbers = tuple(guidance.numbers) or tuple((place,) for place in range(size))
+        if not len(prefixes) == len(numbers) == size:
+            raise InputError(
+                f"{len(prefixes)} prefixes and {len(numbers)} numbers don't fit "
+                f"{size} sentences; give one for each"
+            )
+        return cls(max_lengths, prefixes, numbers, guidance.monitor)
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Refuse lengths and prefixes that can't be meant."""
+        if self.max_lengths.min() < 1:
+            raise InputError(
+                f"maximal length {self.max_lengths.min()} must be at least 1"
+            )
+        for prefix, longest in zip(self.prefixes, self.max_lengths, strict=True):
+            wrong = [id_ for id_ in prefix if not 0 <= id_ < vocabulary.size]
+            if wrong or vocabulary.end in prefix:
+                raise InputError(
+                    f"prefix holds id {[*wrong, vocabulary.end][0]}; give ids from 0 "
+                    f"to {vocabulary.size - 1} without the end token {vocabulary.end}"
+                )
+            if prefix and len(prefix) >= longest:
+                raise InputError(
+                    f"a prefix of {len(prefix)} tokens leaves no room within the "
+                    f"maximal length {longest}; shorten it or allow more"
+                )
+
+    def take(self, sentences: Sequence[int]) -> "Batch":
+        """These sentences only, each as often as it is named."""
+        return Batch(
+            self.max_lengths[np.asarray(sentences, np.int64)],
+            tuple(self.prefixes[sentence] for sentence in sentences),
+            tuple(self.numbers[sentence] for sentence in sentences),
+            self.monitor,
+        )

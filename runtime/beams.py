@@ -1,0 +1,180 @@
+"""What both beam searches share: live hypotheses, their growth, and the loop.
+
+Letters: batch, sentences still being decoded; beam, hypotheses of each (the most that
+any has; the others are filled up with -inf); count, candidates a row.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from itertools import count as counting
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from seq2edge.runtime.batch import Batch
+from seq2edge.runtime.errors import InputError
+from seq2edge.runtime.hypothesis import Hypothesis, Stop, best_first
+from seq2edge.runtime.proposals import Candidates, proposer
+from seq2edge.runtime.rules import NOTHING_LEFT, Rules
+from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
+from seq2edge.runtime.trellis import Path, Trellis
+
+Totals = NDArray[np.floating[Any]]
+
+
+@dataclass
+class Extensions:
+    """The best continuations of each sentence, all (batch, width), best first."""
+
+    totals: Totals  # what their hypotheses have altogether; -inf: none
+    tokens: IntArray
+    log_probs: FloatArray  # of these tokens
+    parents: IntArray  # the hypothesis that each continues, 0 to beam - 1
+
+    def close_ranks(self, most: int) -> None:
+        """Move what is left to the front and cut off columns that nobody needs.
+
+        most: how many a sentence may keep.
+        """
+        left = self.totals > -np.inf
+        width = min(most, left.sum(axis=1).max())
+        order = np.argsort(~left, axis=1, kind="stable")[:, :width]
+        self.cut((np.arange(len(order))[:, None], order))
+
+    def cut(self, index: IntArray | tuple[IntArray, IntArray]) -> None:
+        """Keep these sentences, or these columns of each."""
+        self.totals = self.totals[index]
+        self.tokens = self.tokens[index]
+        self.log_probs = self.log_probs[index]
+        self.parents = self.parents[index]
+
+
+class Beams(ABC):
+    """The sentences still being decoded, the live hypotheses of each, and all found.
+
+    What a rule is: `settle` says what ends and what is given up, `hypothesis` how a
+    sequence is scored.
+    """
+
+    def __init__(
+        self, rules: Rules, batch: Batch, width: int, dtype: DTypeLike
+    ) -> None:
+        """width: candidates that are looked at; dtype: of sums of log-probabilities."""
+        size = len(batch.numbers)
+        self.rules = rules
+        self.batch = batch
+        self.width = width
+        self.found: list[list[Hypothesis]] = [[] for _ in range(size)]
+        self.sentence = np.arange(size)  # its place in the input
+        self.totals: Totals = np.zeros((size, 1), dtype)  # (batch, beam), descending
+        self._nodes = np.zeros((size, 1), dtype=np.int64)  # of the trellis's last step
+        self._trellis = Trellis()
+
+    @abstractmethod
+    def settle(self, extensions: Extensions, length: int) -> None:
+        """Take out what ends and what is given up; `length` tokens are there now."""
+
+    @abstractmethod
+    def hypothesis(
+        self, extensions: Extensions, row: int, column: int, stopped: Stop = ""
+    ) -> Hypothesis:
+        """An extension as a result."""
+
+    def run(self, stepper: Stepper, inputs: Inputs) -> list[list[Hypothesis]]:
+        """Decode to the end: the n best of every sentence."""
+        source = proposer(stepper.start(inputs), self.rules, self.batch)
+        start, most = self.rules.vocabulary.start, self.rules.options.beam_size
+        tokens = np.full(len(self.found), start, dtype=np.int64)
+        parents: IntArray | None = None
+        for length in counting(1):
+            extensions = self.extend(source.propose(tokens, parents, self.width))
+            self.settle(extensions, length)
+            if self.batch.monitor is not None:
+                self._interrupt(extensions)
+            left = extensions.totals > -np.inf
+            if np.count_nonzero(left) < left.size or left.shape[1] > most:
+                kept = np.flatnonzero(left.any(axis=1))
+                if not kept.size:
+                    break
+                if kept.size < len(self.sentence):
+                    source.keep(kept)
+                    self.keep(kept)
+                    extensions.cut(kept)
+                extensions.close_ranks(most)
+            tokens, parents = self._advance(extensions)
+        return self._results()
+
+    def extend(self, candidates: Candidates) -> Extensions:
+        """The best of all candidates (rows, count); equals keep their order."""
+        batch, beam = self.totals.shape
+        count = candidates.tokens.shape[1]
+        sums = candidates.scores.reshape(batch, beam, count) + self.totals[:, :, None]
+        sums = sums.reshape(batch, beam * count)
+        order = (-sums).argsort(axis=1, kind="stable")[:, : self.width]
+        flat = order + np.arange(0, sums.size, beam * count)[:, None]
+        return Extensions(
+            np.fmax(sums.take(flat), -np.inf),  # a NaN is no candidate
+            candidates.tokens.take(flat),
+            candidates.log_probs.take(flat),
+            order // count,
+        )
+
+    def path(self, extensions: Extensions, row: int, column: int) -> Path:
+        """An extension with all that it goes on from."""
+        node = self._nodes.item(row, extensions.parents.item(row, column))
+        path = self._trellis.path(node)
+        path.tokens.append(extensions.tokens.item(row, column))
+        path.log_probs.append(extensions.log_probs.item(row, column))
+        return path
+
+    def keep(self, rows: IntArray) -> None:
+        """Go on with these sentences only."""
+        self.sentence = self.sentence[rows]
+        self.totals = self.totals[rows]
+        self._nodes = self._nodes[rows]
+
+    def _advance(self, extensions: Extensions) -> tuple[IntArray, IntArray]:
+        """Go on with the extensions: their tokens and parent rows, both (rows,)."""
+        batch, beam = self.totals.shape
+        rows = extensions.parents + np.arange(0, batch * beam, beam)[:, None]
+        tokens = extensions.tokens
+        self.totals = extensions.totals
+        nodes = self._nodes.take(rows)
+        self._nodes = self._trellis.add(tokens, extensions.log_probs, nodes)
+        return tokens.ravel(), rows.ravel()
+
+    def _interrupt(self, extensions: Extensions) -> None:
+        """Tell what is certain; of a sentence that is to stop, keep what was alive.
+
+        A token is certain if all that is alive has it, and the best of what has ended.
+        """
+        monitor, most = self.batch.monitor, self.rules.options.beam_size
+        assert monitor is not None
+        late = monitor.late()
+        for row, sentence in enumerate(self.sentence.tolist()):
+            columns = np.flatnonzero(extensions.totals[row] > -np.inf)[:most].tolist()
+            stopped: Stop = "deadline" if late else ""
+            if columns and monitor.streams:
+                paths = [self.path(extensions, row, column)[0] for column in columns]
+                paths += [
+                    list(one.tokens) for one in best_first(self.found[sentence], 1)
+                ]
+                if monitor.tell_agreed(self.batch.numbers[sentence], paths):
+                    stopped = "callback"
+            if columns and stopped:
+                alive = [self.hypothesis(extensions, row, place) for place in columns]
+                both = [*self.found[sentence], *alive]
+                self.found[sentence] = [replace(one, stopped=stopped) for one in both]
+                extensions.totals[row] = -np.inf
+
+    def _results(self) -> list[list[Hypothesis]]:
+        """The n best of every sentence; tell what was not yet told of the best."""
+        if not all(self.found):
+            raise InputError(NOTHING_LEFT)
+        best = [best_first(found, self.rules.options.n_best) for found in self.found]
+        if self.batch.monitor is not None:
+            for number, (first, *_) in zip(self.batch.numbers, best, strict=True):
+                if not first.stopped:
+                    self.batch.monitor.tell_agreed(number, [first.tokens])
+        return best
