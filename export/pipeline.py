@@ -32,7 +32,8 @@ from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
 from seq2edge.export.weights import write_graphs
-from seq2edge.models.checkpoint import SAMPLE, WEIGHTS, Checkpoint
+from seq2edge.models.checkpoint import SAMPLE, Checkpoint
+from seq2edge.models.loading import load_checkpoint
 from seq2edge.runtime.bundle import Bundle, hash_files
 from seq2edge.runtime.errors import ExportError, InputError
 from seq2edge.runtime.inputs import checked_examples
@@ -81,11 +82,14 @@ def export_checkpoint(
     options: ExportOptions | None = None,
     note: Note = lambda stage: None,
 ) -> Manifest:
-    """Export a checkpoint folder of ours; `note` is told each stage as it begins."""
+    """Export a checkpoint folder, ours or Hugging Face's, to a bundle.
+
+    `note` is told each stage as it begins.
+    """
     options = options or ExportOptions()
     check_target(output, options.force)
     note(f"loading {checkpoint}")
-    loaded = Checkpoint.load(checkpoint)
+    loaded = load_checkpoint(checkpoint)
     spec = _spec(loaded)
     limits = loaded.info.limits
     path = options.sample or checkpoint / SAMPLE
@@ -300,7 +304,7 @@ def _width(model: ModelProto) -> int:
 def _spec(checkpoint: Checkpoint) -> ModelSpec:
     path, info = checkpoint.path, checkpoint.info
     tokenizer = info.tokenizer
-    names = {tokenizer.source, tokenizer.target} if tokenizer else set()
+    names = tokenizer.files if tokenizer else set()
     given = {} if info.search is None else {"search": info.search}
     return ModelSpec(
         name=info.about.name,
@@ -315,7 +319,7 @@ def _spec(checkpoint: Checkpoint) -> ModelSpec:
         provenance={
             **_without_name(asdict(info.about)),
             "checkpoint": path.resolve().name,
-            "checkpoint_sha256": _sha256(path / WEIGHTS),
+            "checkpoint_sha256": _sha256(checkpoint.weights),
         },
         **given,
     )
@@ -325,6 +329,11 @@ def _without_name(about: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in about.items() if key != "name"}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(files: Sequence[Path]) -> str:
+    """Of one file, or of the parts of one in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

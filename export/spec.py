@@ -49,7 +49,7 @@ class ModelSpec:
     # None: found in the sample; a class must be given, for its labels.
     inputs: tuple[manifest.InputSpec, ...] | None = None
     metric: str = ""  # bleu, exact or accuracy; empty: the usual one of the task
-    tokenizer: manifest.TokenizerSpec | None = None
+    tokenizer: manifest.AnyTokenizerSpec | None = None
     tokenizer_files: Mapping[str, Path] = field(default_factory=dict)  # name to file
     provenance: Mapping[str, object] = field(default_factory=dict)  # e.g. the licence
 

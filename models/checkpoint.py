@@ -24,7 +24,7 @@ from seq2edge.models.inputs import input_specs
 from seq2edge.models.network import Network
 from seq2edge.runtime import schema
 from seq2edge.runtime.errors import CheckpointError, ConfigError
-from seq2edge.runtime.manifest import InputSpec, Limits, TokenizerSpec
+from seq2edge.runtime.manifest import AnyTokenizerSpec, InputSpec, Limits
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -46,7 +46,7 @@ class CheckpointInfo:
     labels: tuple[str, ...]  # of a tagger or classifier
     metric: str  # that the model was judged by: bleu, exact or accuracy
     vocabulary: Vocabulary | None  # of a model that writes tokens, as search
-    tokenizer: TokenizerSpec | None
+    tokenizer: AnyTokenizerSpec | None
     limits: Limits
     search: SearchOptions | None
     training: Mapping[str, object]  # figures and versions, for the record
@@ -54,8 +54,7 @@ class CheckpointInfo:
     @property
     def files(self) -> set[str]:
         """Names of the files that must lie beside config.json."""
-        spec = self.tokenizer
-        return {WEIGHTS} | ({spec.source, spec.target} if spec else set())
+        return {WEIGHTS} | (self.tokenizer.files if self.tokenizer else set())
 
     def faults(self) -> Iterator[str]:
         """What its parts say differently of the same thing."""
@@ -82,6 +81,7 @@ class Checkpoint:
     path: Path
     info: CheckpointInfo
     module: Network
+    weights: tuple[Path, ...]  # the files that hold them
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -94,7 +94,7 @@ class Checkpoint:
                 )
         module = build_model(info.model)
         load_weights(module, path / WEIGHTS)
-        return cls(path, info, module.eval())
+        return cls(path, info, module.eval(), (path / WEIGHTS,))
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ class CorpusEncoder:
     def _reader(self) -> Reader:
         # A text and its end token stay below max_tokens, as they always have.
         tokens = any(spec.kind == "tokens" for spec in self.inputs)
-        ends = tokens and self.tokenizer is not None and self.tokenizer.ends
-        return Reader(self.inputs, self.tokenizer, self.max_tokens - ends, self.folder)
+        tail = self.tokenizer.tail if tokens and self.tokenizer is not None else 0
+        return Reader(self.inputs, self.tokenizer, self.max_tokens - tail, self.folder)
 
     @cached_property
     def _ids(self) -> dict[str, int]:

@@ -36,6 +36,9 @@ def sinusoids(rows: int, size: int, shifted: bool) -> Tensor:
     """
     half = size // 2
     steps = half - 1 if shifted else half
-    rates = torch.exp(torch.arange(half, dtype=torch.float64) * -math.log(1e4) / steps)
-    angles = torch.arange(rows, dtype=torch.float64)[:, None] * rates
+    # fairseq, whose shifted ones are, and transformers make these in float32: at
+    # position 1,000 a sine is 1e-4 off, and models were trained so.
+    dtype = torch.float32 if shifted else torch.float64
+    rates = torch.exp(torch.arange(half, dtype=dtype) * -(math.log(1e4) / steps))
+    angles = torch.arange(rows, dtype=dtype)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()

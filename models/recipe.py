@@ -186,7 +186,8 @@ def _tokenizer_rules(recipe: Recipe, shape: ModelConfig) -> dict[str, bool]:
     """What must hold of tokenizer and tables, and whether it does."""
     tokenizer, embedding = recipe.tokenizer, recipe.embedding
     tags_words = shape.task == "tagging" and shape.reads_tokens
-    shares = shape.writes and shape.reads_tokens and shape.tie == "all"
+    one_table = shape.tie in ("embeddings", "all")
+    shares = shape.writes and shape.reads_tokens and one_table
     return {
         "tokenizer.kind must be unigram, bpe, word or char": (
             tokenizer.kind in ("unigram", "bpe", "word", "char")
@@ -194,12 +195,14 @@ def _tokenizer_rules(recipe: Recipe, shape: ModelConfig) -> dict[str, bool]:
         "tokenizer.kind must be word in tagging: every word gets one tag": (
             not tags_words or tokenizer.kind == "word"
         ),
-        "model.tie = all needs tokenizer.joint": not shares or tokenizer.joint,
+        f"model.tie = {shape.tie} needs tokenizer.joint": (
+            not shares or tokenizer.joint
+        ),
         "embedding.file needs an input of tokens": (
             not embedding.file or shape.reads_tokens
         ),
         "embedding.frozen needs a file": bool(embedding.file) or not embedding.frozen,
-        "embedding.frozen needs a model.tie other than all": (
+        f"embedding.frozen needs a model.tie other than {shape.tie}": (
             not embedding.frozen or not shares
         ),
         "embedding.vocabulary goes with an embedding.file that ends in .npy": (

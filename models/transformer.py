@@ -34,12 +34,12 @@ class Transformer(Writer):
         self.target_embedding = token_embedding(config.target_vocabulary, size)
         self.source_embedding = (
             self.target_embedding
-            if config.tie == "all"
+            if config.tie in ("embeddings", "all")
             else token_embedding(config.source_vocabulary, size)
         )
         self.encoder = Stack(config, EncoderLayer, config.encoder_layers)
         self.decoder = Stack(config, DecoderLayer, config.decoder_layers)
-        tied = None if config.tie == "none" else self.target_embedding
+        tied = self.target_embedding if config.tie in ("output", "all") else None
         self.output = OutputLayer(config.target_vocabulary, size, tied)
 
     def encode(self, **inputs: Tensor) -> tuple[Tensors, Tensors]:

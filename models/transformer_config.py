@@ -11,7 +11,7 @@ DECODERS = ("attention", "ssru")
 NORMS = ("pre", "post")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
 POSITIONS = ("sinusoidal", "sinusoidal_shifted", "learned")
-TIES = ("none", "output", "all")
+TIES = ("none", "output", "embeddings", "all")
 
 CHOICES = {
     "decoder": DECODERS,
@@ -49,8 +49,8 @@ class TransformerConfig:
     as in tensor2tensor and fairseq; "learned", a table. position_offset is the row of
     the first token.
 
-    tie: "output" shares the target embedding with the output layer, "all" shares the
-    source embedding too (one joint vocabulary).
+    tie: "output" shares the target embedding with the output layer, "embeddings" with
+    the source (one joint vocabulary), "all" shares one table between the three.
     """
 
     source_vocabulary: int
@@ -114,5 +114,5 @@ class TransformerConfig:
         if not 0 <= self.dropout < 1:
             yield f"dropout = {self.dropout}; from 0 to below 1"
         vocabularies = {self.source_vocabulary, self.target_vocabulary}
-        if self.tie == "all" and len(vocabularies) > 1:
-            yield "tie = 'all' needs one joint vocabulary"
+        if self.tie in ("embeddings", "all") and len(vocabularies) > 1:
+            yield f"tie = {self.tie!r} needs one joint vocabulary"

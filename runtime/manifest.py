@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from seq2edge.runtime import schema
 from seq2edge.runtime.errors import BundleError
@@ -73,6 +73,53 @@ class TokenizerSpec:
     append_end: bool
     words: bool = False  # each word is read by itself, as one id
 
+    @property
+    def files(self) -> set[str]:
+        """Names of its files."""
+        return {self.source, self.target}
+
+
+@dataclass(frozen=True)
+class LanguagesSpec:
+    """The languages that a model is told, and where it is told them.
+
+    front and back: before and behind the source; first: the first token written;
+    start: the decoder's start token.
+    """
+
+    tokens: Mapping[str, int]  # code to the id of its token
+    source: str | None  # code of what is read; None where the model isn't told
+    target: str | None  # of what is written; None where each text tells it
+    source_place: Literal["none", "front", "back"]
+    target_place: Literal["front", "first", "start"]
+
+
+@dataclass(frozen=True)
+class PieceTokenizerSpec:
+    """SentencePiece models whose pieces another vocabulary numbers; see `pieces`."""
+
+    kind: Literal["pieces"]
+    source: str
+    target: str
+    source_vocabulary: str | None  # JSON, piece to id; None: the model's own ids
+    target_vocabulary: str | None
+    offset: int  # to be added to the model's own ids
+    unknown: int
+    special: Mapping[str, int]  # read where they stand in a text, never written
+    suffix: tuple[int, ...]  # behind every source
+    begins_with_code: bool  # >>deu<< at the beginning of a text is one token
+    clean_up: bool  # remove spaces before punctuation from what is written
+    languages: LanguagesSpec | None
+
+    @property
+    def files(self) -> set[str]:
+        """Names of its files."""
+        vocabularies = (self.source_vocabulary, self.target_vocabulary)
+        return {self.source, self.target, *filter(None, vocabularies)}
+
+
+AnyTokenizerSpec: TypeAlias = TokenizerSpec | PieceTokenizerSpec
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -104,7 +151,7 @@ class Manifest:
     state: tuple[TensorSpec, ...]
     labels: tuple[str, ...]  # of the last axis of `logits`; none in generation
     vocabulary: Vocabulary | None  # None unless it writes tokens, as search
-    tokenizer: TokenizerSpec | None
+    tokenizer: AnyTokenizerSpec | None
     limits: Limits
     search: SearchOptions | None  # that the model was evaluated with
     encoder: str
@@ -152,7 +199,7 @@ class Manifest:
         """The files that the manifest itself names: graphs and tokenizer."""
         names = {self.encoder, *self.heads.values()}
         if self.tokenizer:
-            names |= {self.tokenizer.source, self.tokenizer.target}
+            names |= self.tokenizer.files
         return names
 
 

@@ -103,10 +103,11 @@ class Reader:
         return tuple(names)
 
     def _cut(self, array: Array) -> Array:
-        """As much as the model takes; tokens keep their last one, the end token."""
-        if array.ndim == 1 and self.tokenizer is not None and self.tokenizer.ends:
-            return np.append(array[: self.longest - 1], array[-1:])
-        return array[: self.longest]
+        """As much as the model takes; tokens keep their last ones, the end token."""
+        tail = self.tokenizer.tail if self.tokenizer and array.ndim == 1 else 0
+        if not tail:
+            return array[: self.longest]
+        return np.append(array[: self.longest - tail], array[-tail:])
 
     def _tokens(self, spec: InputSpec, text: str) -> Array:
         if not text.strip():

@@ -128,7 +128,7 @@ def _parse_named(
         if get_origin(hint) is Literal and len(get_args(hint)) == 1
     }
     constants = {get_args(known[name])[0]: kind for kind, known in hints.items()}
-    if value.get(name) not in constants:
+    if not isinstance(value.get(name), str) or value[name] not in constants:
         listed = " or ".join(map(repr, constants))
         given = _show(value[name]) if name in value else "missing"
         faults.append(f"{_join(where, name)} must be {listed}, not {given}")

@@ -125,9 +125,13 @@ class TimedTokenizer:
         self._span = recorder.span
 
     @property
-    def ends(self) -> bool:
+    def tail(self) -> int:
         """As the tokenizer's."""
-        return self._tokenizer.ends
+        return self._tokenizer.tail
+
+    def lead(self, text: str) -> tuple[str, str]:
+        """As the tokenizer's."""
+        return self._tokenizer.lead(text)
 
     def encode(self, text: str) -> list[int]:
         """Part tokenize."""

@@ -7,25 +7,41 @@ A control character, NUL among them, is read as a space, and half of a surrogate
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import sentencepiece
 
+from seq2edge.runtime.bundle import read_json
 from seq2edge.runtime.errors import BundleError
-from seq2edge.runtime.manifest import TokenizerSpec
+from seq2edge.runtime.manifest import (
+    AnyTokenizerSpec,
+    PieceTokenizerSpec,
+    TokenizerSpec,
+)
+from seq2edge.runtime.pieces import (
+    LINE_BREAK,
+    SPACE,
+    Numbering,
+    PieceTokenizer,
+    ShiftedNumbering,
+    TableNumbering,
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
-_SPACE = "\u2581"  # how SentencePiece writes a space in a piece
 
 
 class Tokenizer(Protocol):
     """What a translator asks of a tokenizer; safe to share between threads."""
 
     @property
-    def ends(self) -> bool:
-        """Whether `encode` puts an end token behind a text."""
+    def tail(self) -> int:
+        """How many tokens `encode` puts behind a text: an end token, a language."""
+        ...
+
+    def lead(self, text: str) -> tuple[str, str]:
+        """What each piece of a text must begin with, a language token, and the rest."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -93,9 +109,13 @@ class SentencePieceTokenizer:
         return cls(source_model, target_model, append_end, words)
 
     @property
-    def ends(self) -> bool:
-        """Whether `encode` puts an end token behind a text."""
-        return bool(self._suffix)
+    def tail(self) -> int:
+        """How many tokens `encode` puts behind a text: the end token, if any."""
+        return len(self._suffix)
+
+    def lead(self, text: str) -> tuple[str, str]:
+        """Nothing: these models aren't told languages."""
+        return "", text
 
     def encode(self, text: str) -> list[int]:
         """The source ids of a text, with the end token if the model wants it."""
@@ -109,7 +129,7 @@ class SentencePieceTokenizer:
         """The pieces of `encode(text)`, one an id; "" for the end token."""
         text = _readable(text)
         if self._words:
-            pieces = [f"{_SPACE}{word}" for word in text.split()]
+            pieces = [f"{SPACE}{word}" for word in text.split()]
         else:
             pieces = self._source.encode(text, out_type=str)
         return (*pieces, *("" for _ in self._suffix))
@@ -127,9 +147,9 @@ class SentencePieceTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of target ids."""
+        """The text of target ids; a line break, which a byte may make, is a space."""
         text: str = self._target.decode(self._known(ids))
-        return text
+        return LINE_BREAK.sub(" ", text)
 
     def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Target ids as the vocabulary writes them."""
@@ -155,7 +175,7 @@ class SentencePieceTokenizer:
                 for piece, id_ in zip(pieces, ids, strict=True)
                 if id_ == self._unknown
             )
-        return tuple(dict.fromkeys(unknown.replace(_SPACE, "")))
+        return tuple(dict.fromkeys(unknown.replace(SPACE, "")))
 
     def _known(self, ids: Sequence[int]) -> list[int]:
         """Ids without a piece, as a vocabulary rounded up has them, become unknown."""
@@ -163,10 +183,45 @@ class SentencePieceTokenizer:
         return [id_ if 0 <= id_ < size else unknown for id_ in ids]
 
 
-def load_tokenizer(spec: TokenizerSpec, folder: Path) -> SentencePieceTokenizer:
+@overload
+def load_tokenizer(spec: TokenizerSpec, folder: Path) -> SentencePieceTokenizer: ...
+
+
+@overload
+def load_tokenizer(
+    spec: AnyTokenizerSpec, folder: Path
+) -> SentencePieceTokenizer | PieceTokenizer: ...
+
+
+def load_tokenizer(
+    spec: AnyTokenizerSpec, folder: Path
+) -> SentencePieceTokenizer | PieceTokenizer:
     """The tokenizer of a bundle, a checkpoint or a training run."""
     source, target = folder / spec.source, folder / spec.target
-    return SentencePieceTokenizer.load(source, target, spec.append_end, spec.words)
+    if isinstance(spec, TokenizerSpec):
+        return SentencePieceTokenizer.load(source, target, spec.append_end, spec.words)
+    source_model = _load(source)
+    target_model = source_model if spec.target == spec.source else _load(target)
+    reads = _numbering(spec, spec.source_vocabulary, source_model, folder)
+    writes = _numbering(spec, spec.target_vocabulary, target_model, folder)
+    return PieceTokenizer(spec, (source_model, target_model), (reads, writes))
+
+
+def _numbering(
+    spec: PieceTokenizerSpec,
+    vocabulary: str | None,
+    model: sentencepiece.SentencePieceProcessor,
+    folder: Path,
+) -> Numbering:
+    if vocabulary is None:
+        return ShiftedNumbering(model, spec.offset)
+    ids = read_json(folder / vocabulary)
+    if not isinstance(ids, dict) or any(type(id_) is not int for id_ in ids.values()):
+        raise BundleError(
+            f"{folder / vocabulary} must be an object of pieces and their ids; "
+            "restore the file or export the bundle again"
+        )
+    return TableNumbering(ids)
 
 
 def _readable(text: str) -> str:

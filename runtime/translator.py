@@ -240,15 +240,16 @@ class Translator:
 
     def _read_text(self, text: str, tokenizer: "Tokenizer") -> "_Source":
         limit, name = self.limits.source_tokens, self.inputs[0].name
-        pieces, encoded = _tokenize(text, tokenizer, limit)
-        blank = tokenizer.encode("")
-        unknown = (tokenizer.unknown_characters(piece.text) for piece in pieces)
+        lead, text = tokenizer.lead(text)
+        pieces, encoded = _tokenize(lead, text, tokenizer, limit)
+        blank = tokenizer.encode(lead)
+        unknown = (tokenizer.unknown_characters(lead + one.text) for one in pieces)
         return _Source(
             pieces=pieces,
             examples=[
                 None
                 if ids == blank
-                else {name: np.array(_within(ids, limit), np.int64)}
+                else {name: np.array(_within(ids, limit, tokenizer.tail), np.int64)}
                 for ids in encoded
             ],
             truncated=any(len(ids) > limit for ids in encoded),
@@ -374,27 +375,29 @@ def _as_texts(tokens: Sequence[int]) -> tuple[str, ...]:
 
 
 def _tokenize(
-    text: str, tokenizer: "Tokenizer", limit: int
+    lead: str, text: str, tokenizer: "Tokenizer", limit: int
 ) -> tuple[list[Piece], list[list[int]]]:
-    """Pieces of a text and the ids of each; all within the limit that can be."""
+    """Pieces of a text and the ids of each behind the lead; all that can be fit."""
     known: dict[str, list[int]] = {}
 
     def fits(piece: str) -> bool:
         if len(piece) > _CHARACTERS_PER_TOKEN * limit:
             return False
-        ids = tokenizer.encode(piece)
+        ids = tokenizer.encode(lead + piece)
         if len(ids) <= limit:
             known[piece] = ids
         return len(ids) <= limit
 
     pieces = split(text, fits)
     texts = [piece.text for piece in pieces]
-    return pieces, [known.get(one) or tokenizer.encode(one) for one in texts]
+    return pieces, [known.get(one) or tokenizer.encode(lead + one) for one in texts]
 
 
-def _within(ids: list[int], limit: int) -> list[int]:
-    """At most so many ids, the last (an end token) among them."""
-    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+def _within(ids: list[int], limit: int, tail: int) -> list[int]:
+    """At most so many ids, the last ones (an end token) among them."""
+    if len(ids) <= limit:
+        return ids
+    return [*ids[: limit - tail], *ids[len(ids) - tail :]]
 
 
 def _score(hypotheses: Sequence[Hypothesis], options: SearchOptions) -> float:

@@ -289,7 +289,9 @@ def test_an_unknown_token_becomes_what_it_looked_at(toy: Translator) -> None:
     snow = pieces.index("☃")
     said = tokenizer.encode_target("a cat")
     script = Scripted((*said, UNKNOWN, *said), (0,) * len(said) + (snow,) + (0,) * 9)
-    written = replace(toy, stepper=script, defaults=SearchOptions(1, allow_unknown=True))
+    written = replace(
+        toy, stepper=script, defaults=SearchOptions(1, allow_unknown=True)
+    )
     plain = written.translate(source, align=True)
     assert plain.text.split() == ["a", "cat", "⁇", "a", "cat"]
     found = written.translate(source, align=True, replace_unknowns=True)

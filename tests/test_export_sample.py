@@ -21,7 +21,10 @@ from seq2edge.runtime.records import Reader
 class Letters(ReadsOnly):
     """One id a letter, and an end token."""
 
-    ends = True
+    tail = 1
+
+    def lead(self, text: str) -> tuple[str, str]:
+        return "", text
 
     def encode(self, text: str) -> list[int]:
         return [*(ord(letter) for letter in text), 0]

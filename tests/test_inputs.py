@@ -112,7 +112,10 @@ def test_an_empty_text_beside_another_input_is_refused() -> None:
     class Ends(ReadsOnly):
         """Appends an end token, so that no text is without ids."""
 
-        ends = True
+        tail = 1
+
+        def lead(self, text: str) -> tuple[str, str]:
+            return "", text
 
         def encode(self, text: str) -> list[int]:
             return [*(ord(letter) for letter in text), 3]

@@ -19,6 +19,7 @@ from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
 from seq2edge.models.train import train
 from seq2edge.runtime.errors import CheckpointError, ConfigError
 from seq2edge.runtime.evaluate import exact_share, label_accuracy
+from seq2edge.runtime.manifest import TokenizerSpec
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Predictor
 from seq2edge.runtime.tokenizer import load_tokenizer
@@ -132,7 +133,7 @@ def test_the_tagger_streams_what_it_says_of_the_whole(trained: dict[str, Path]) 
         label, log_prob = stream.push(word)
         assert label == whole.labels[index]
         assert log_prob == pytest.approx(whole.log_probs[index], abs=1e-5)
-    assert loaded.info.tokenizer is not None
+    assert isinstance(loaded.info.tokenizer, TokenizerSpec)
     assert loaded.info.tokenizer.words
     assert not loaded.info.tokenizer.append_end
 

@@ -25,7 +25,10 @@ LABELS = ("zero", "one", "two")
 class WordTokenizer(ReadsOnly):
     """w5 is 5, and any other word 1, which is unknown."""
 
-    ends = False
+    tail = 0
+
+    def lead(self, text: str) -> tuple[str, str]:
+        return "", text
 
     def encode(self, text: str) -> list[int]:
         return [self.id(word) for word in text.split()]

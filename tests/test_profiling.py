@@ -61,7 +61,10 @@ class SlowTokenizer(ReadsOnly):
 
     clock: FakeClock
 
-    ends = True
+    tail = 1
+
+    def lead(self, text: str) -> tuple[str, str]:
+        return "", text
 
     def encode(self, text: str) -> list[int]:
         self.clock.spend("tokenize", 0.002)

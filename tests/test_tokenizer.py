@@ -232,4 +232,4 @@ def test_words_are_read_one_by_one_even_where_they_are_unknown(tmp_path: Path) -
     assert ids[1:3] == [1, 1]
     assert words.decode([ids[0], ids[3]]) == "the cat"
     assert words.unknown_characters("the foo cat bar foo") == ("foo", "bar")
-    assert not words.ends
+    assert words.tail == 0

@@ -39,7 +39,10 @@ OTHER = (1 - RIGHT) / (VOCABULARY.size - 1)
 class CharacterTokenizer(ReadsOnly):
     """A token for every character, 😀 three; runs of spaces are one, as in reality."""
 
-    ends = True
+    tail = 1
+
+    def lead(self, text: str) -> tuple[str, str]:
+        return "", text
 
     def encode(self, text: str) -> list[int]:
         visible = "".join(sign if sign.isprintable() else " " for sign in text)

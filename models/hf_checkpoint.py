@@ -1,0 +1,86 @@
+"""A Hugging Face folder as a checkpoint: MarianMT, read without transformers.
+
+What the folder's files mean is said by `hf_config`, `hf_weights`, `hf_tokenizer` and
+`hf_generation`; docs/hugging-face.md lists what is supported.
+"""
+
+from pathlib import Path
+
+from seq2edge.models.about import About
+from seq2edge.models.build import build_model
+from seq2edge.models.checkpoint import CONFIG, FORMAT, Checkpoint, CheckpointInfo
+from seq2edge.models.hf_config import HfConfig, read_config
+from seq2edge.models.hf_folder import read_object, weight_files
+from seq2edge.models.hf_generation import Generation, read_generation, search_options
+from seq2edge.models.hf_tokenizer import HfTokenizer, read_tokenizer
+from seq2edge.models.hf_weights import load_weights
+from seq2edge.models.inputs import input_specs
+from seq2edge.models.transformer import Transformer
+from seq2edge.runtime.errors import CheckpointError
+from seq2edge.runtime.manifest import Limits
+from seq2edge.runtime.vocabulary import Vocabulary
+
+
+def load_huggingface(folder: Path) -> Checkpoint:
+    """Read and check the folder; CheckpointError says what is wrong in one sentence."""
+    config = read_config(folder / CONFIG, read_object(folder / CONFIG))
+    generation = read_generation(folder, config.values)
+    tokenizer = read_tokenizer(folder, config)
+    files = weight_files(folder)
+    module = build_model(config.model)
+    assert isinstance(module, Transformer)
+    load_weights(module, files, config.family.has_bias)
+    info = _info(folder, config, tokenizer, generation)
+    return Checkpoint(folder, info, module.eval(), files)
+
+
+def _info(
+    folder: Path, config: HfConfig, tokenizer: HfTokenizer, generation: Generation
+) -> CheckpointInfo:
+    model = config.model
+    return CheckpointInfo(
+        format=FORMAT,
+        about=About(
+            folder.resolve().name, tokenizer.source_language, tokenizer.target_language
+        ),
+        model=model,
+        inputs=input_specs(model),
+        labels=(),
+        metric="bleu",
+        vocabulary=_vocabulary(folder, config, tokenizer, generation),
+        tokenizer=tokenizer.spec,
+        limits=Limits(
+            model.max_positions, min(model.max_positions, generation.most_tokens)
+        ),
+        search=search_options(generation),
+        training={},
+    )
+
+
+def _vocabulary(
+    folder: Path, config: HfConfig, tokenizer: HfTokenizer, generation: Generation
+) -> Vocabulary:
+    """The special ids of the target, checked against each other and the size."""
+    size = config.model.target_vocabulary
+    ids = {
+        "pad_token_id": config.token("pad_token_id"),
+        "eos_token_id": generation.end,
+        "decoder_start_token_id": generation.start,
+    }
+    faults = [
+        f"{key} = {token!r} is outside of the vocabulary (0 to {size - 1})"
+        for key, token in ids.items()
+        if token is None or token >= size
+    ]
+    if generation.end not in tokenizer.spec.suffix:
+        faults.append(
+            f"eos_token_id = {generation.end} isn't the tokenizer's "
+            f"({tokenizer.spec.suffix[0]})"
+        )
+    if faults:
+        raise CheckpointError(
+            f"{folder / CONFIG}: {'; '.join(faults)}; copy the whole folder of the "
+            "model again"
+        )
+    pad, end, start = (token or 0 for token in ids.values())
+    return Vocabulary(size, pad, tokenizer.unknown, start, end)

@@ -1,0 +1,250 @@
+"""How transformers' generate would decode with a folder's model, as our search has it.
+
+generation_config.json says it, or where there is none the same keys of config.json. A
+key that changes what is found, and that our search doesn't have, is refused.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from seq2edge.models.checkpoint import CONFIG
+from seq2edge.models.hf_folder import GENERATION_CONFIG, read_object
+from seq2edge.runtime.errors import CheckpointError
+from seq2edge.runtime.options import SearchOptions
+
+# What is read, with the defaults of transformers 4.57.
+_READ: Mapping[str, object] = {
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "max_length": 20,
+    "max_new_tokens": None,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "decoder_start_token_id": None,
+}
+# What must be as it is where nobody asks for it.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "num_beam_groups": (1, None),
+    "diversity_penalty": (0.0, None),
+    "constraints": (None,),
+    "force_words_ids": (None,),
+    "begin_suppress_tokens": (None, []),
+    "sequence_bias": (None,),
+    "encoder_no_repeat_ngram_size": (0, None),
+    "encoder_repetition_penalty": (1.0, None),
+    "exponential_decay_length_penalty": (None,),
+    "guidance_scale": (None, 1.0),
+    "penalty_alpha": (None, 0.0),
+    "prompt_lookup_num_tokens": (None,),
+    "renormalize_logits": (False, None),
+    "stop_strings": (None,),
+    "max_time": (None,),
+    "token_healing": (False,),
+    "watermarking_config": (None,),
+    "dola_layers": (None,),
+    "assistant_early_exit": (None,),
+}
+_NEUTRAL_IN_SAMPLING: Mapping[str, tuple[object, ...]] = {
+    "min_p": (None, 0.0),
+    "typical_p": (1.0, None),
+    "epsilon_cutoff": (0.0, None),
+    "eta_cutoff": (0.0, None),
+    "num_beams": (1,),
+}
+_HARMLESS = frozenset(
+    {
+        *("_commit_hash", "_from_model_config", "_original_object_hash"),
+        *("assistant_confidence_threshold", "assistant_lookbehind", "cache_config"),
+        *("cache_implementation", "compile_config", "disable_compile"),
+        *("is_assistant", "low_memory", "max_matching_ngram_size"),
+        *("num_assistant_tokens", "num_assistant_tokens_schedule"),
+        *("num_return_sequences", "output_attentions", "output_hidden_states"),
+        *("output_logits", "output_scores", "prefill_chunk_size"),
+        *("remove_invalid_values", "return_dict_in_generate", "return_legacy_cache"),
+        *("target_lookbehind", "transformers_version", "use_cache"),
+    }
+)
+KEYS = _READ.keys() | _NEUTRAL.keys() | _NEUTRAL_IN_SAMPLING.keys() | _HARMLESS
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was read; lengths are in target tokens, without the start token."""
+
+    start: int | None  # None: the language's token
+    end: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    most_tokens: int
+    least_tokens: int  # before the end token
+    forced_first: int | None
+    forced_end: bool  # at most_tokens
+    banned: tuple[tuple[int, ...], ...]  # sequences
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    sampling: bool
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+def search_options(generation: Generation) -> SearchOptions:
+    """The same as our search has it, by transformers' rule."""
+    sampling = generation.sampling
+    return SearchOptions(
+        beam_size=generation.num_beams,
+        length_penalty=generation.length_penalty,
+        min_length=generation.least_tokens,
+        max_length=generation.most_tokens,
+        beam_rule="transformers",
+        early_stopping=generation.early_stopping,
+        repetition_penalty=generation.repetition_penalty,
+        no_repeat_ngram_size=generation.no_repeat_ngram_size,
+        suppressed=generation.banned,
+        allow_unknown=True,
+        allow_special=True,
+        forced_first=generation.forced_first,
+        forced_end=generation.forced_end,
+        sampling=sampling,
+        temperature=generation.temperature if sampling else 1.0,
+        top_k=generation.top_k if sampling else 0,
+        top_p=generation.top_p if sampling else 1.0,
+    )
+
+
+def read_generation(folder: Path, config: Mapping[str, object]) -> Generation:
+    """How a folder whose config.json has these values would generate."""
+    file = folder / GENERATION_CONFIG
+    if file.is_file():
+        given: Mapping[str, object] = read_object(file)
+    else:
+        file = folder / CONFIG
+        given = {key: config[key] for key in KEYS & config.keys()}
+    stated = {key: value for key, value in given.items() if value is not None}
+    values: dict[str, Any] = {**_READ, **stated}
+    values["eos_token_id"] = _single(values["eos_token_id"])
+    for key in ("eos_token_id", "decoder_start_token_id"):
+        if values[key] is None:  # generate, too, begins with bos where it has no start
+            usual = values["bos_token_id"] if key == "decoder_start_token_id" else None
+            values[key] = config[key] if usual is None else usual
+    faults = [*_faults(given, values)]
+    if faults:
+        raise CheckpointError(
+            f"{file}: {'; '.join(faults)}; mend it or remove what you can do without, "
+            "see docs/hugging-face.md"
+        )
+    return _generation(values)
+
+
+def _single(value: object) -> object:
+    """The one id of a list of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _faults(given: Mapping[str, object], values: Mapping[str, Any]) -> Iterator[str]:
+    """Every key that is unknown, or has a value that can't be had."""
+    for key in sorted(given.keys() - KEYS):
+        yield f"{key} = {given[key]!r} is a key that seq2edge doesn't know"
+    neutral = {**_NEUTRAL, **(_NEUTRAL_IN_SAMPLING if values["do_sample"] else {})}
+    for key, accepted in neutral.items():
+        if given.get(key, accepted[0]) not in accepted:
+            yield f"{key} = {given[key]!r} isn't supported, {accepted[0]!r} is"
+    for key, (description, holds) in _RULES.items():
+        if not holds(values[key]):
+            yield f"{key} = {values[key]!r} must be {description}"
+    forced, end = values["forced_eos_token_id"], values["eos_token_id"]
+    if _single(forced) not in (None, end):
+        yield f"forced_eos_token_id = {forced!r} isn't eos_token_id ({end!r})"
+
+
+def _is_integer(least: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and value >= least
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_integer(0), value))
+
+
+def _are_sequences(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        _are_tokens(sequence) and sequence for sequence in value
+    )
+
+
+_COUNT = ("an integer of at least 0", _is_integer(0))
+_TOKEN = ("the id of a token", _or_none(_is_integer(0)))
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "num_beams": ("an integer of at least 1", _is_integer(1)),
+    "length_penalty": ("a number", _is_number),
+    "early_stopping": ("true, false or never", lambda v: v in (True, False, "never")),
+    "max_length": ("an integer of at least 2", _is_integer(2)),
+    "max_new_tokens": ("an integer of at least 1", _or_none(_is_integer(1))),
+    "min_length": _COUNT,
+    "min_new_tokens": ("an integer of at least 0", _or_none(_is_integer(0))),
+    "repetition_penalty": ("a number above 0", _is_positive),
+    "no_repeat_ngram_size": _COUNT,
+    "bad_words_ids": ("a list of lists of ids", _or_none(_are_sequences)),
+    "suppress_tokens": ("a list of ids", _or_none(_are_tokens)),
+    "forced_bos_token_id": _TOKEN,
+    "do_sample": ("true or false", lambda value: type(value) is bool),
+    "temperature": ("a number above 0", _is_positive),
+    "top_k": _COUNT,
+    "top_p": ("a number above 0, at most 1", lambda v: _is_positive(v) and v <= 1),
+    "eos_token_id": ("the id of one token", _is_integer(0)),
+    "decoder_start_token_id": _TOKEN,
+}
+
+
+def _generation(values: Mapping[str, Any]) -> Generation:
+    most, least = values["max_new_tokens"], values["min_new_tokens"]
+    end = values["eos_token_id"]
+    banned = [*(values["bad_words_ids"] or ())]
+    banned += [[token] for token in values["suppress_tokens"] or ()]
+    return Generation(
+        start=values["decoder_start_token_id"],
+        end=end,
+        num_beams=values["num_beams"],
+        length_penalty=float(values["length_penalty"]),
+        early_stopping=values["early_stopping"],
+        most_tokens=values["max_length"] - 1 if most is None else most,
+        least_tokens=max(values["min_length"] - 1, least or 0, 0),
+        forced_first=values["forced_bos_token_id"],
+        forced_end=values["forced_eos_token_id"] is not None,
+        banned=tuple(tuple(ids) for ids in banned if ids != [end]),
+        repetition_penalty=float(values["repetition_penalty"]),
+        no_repeat_ngram_size=values["no_repeat_ngram_size"],
+        sampling=values["do_sample"],
+        temperature=float(values["temperature"]),
+        top_k=values["top_k"],
+        top_p=float(values["top_p"]),
+    )

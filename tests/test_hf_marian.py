@@ -1,0 +1,177 @@
+"""A MarianMT folder computes, reads and writes here what it does in transformers."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hf_folders import ENGLISH, GERMAN, SMALL, marian_folder, marian_tokenizer
+from torch import Tensor
+
+from seq2edge.export.pipeline import export_checkpoint
+from seq2edge.export.spec import ExportOptions
+from seq2edge.models.loading import load_checkpoint
+from seq2edge.models.transformer import Transformer
+from seq2edge.runtime.translator import Translator
+
+UNTIED = {"share_encoder_decoder_embeddings": False}
+CONFIGS: dict[str, Mapping[str, object]] = {
+    "usual": {},
+    "relu": {"activation_function": "relu"},
+    "gelu": {"activation_function": "gelu"},
+    "gelu_new": {"activation_function": "gelu_new"},
+    "unscaled": {"scale_embedding": False},
+    "deep encoder": {"encoder_layers": 3, "decoder_layers": 1},
+    "other heads": {"encoder_attention_heads": 2, "decoder_attention_heads": 8},
+    "other widths": {"encoder_ffn_dim": 64, "decoder_ffn_dim": 20, "d_model": 64},
+    "untied output": {"tie_word_embeddings": False},
+    "untied sides": UNTIED,
+    "all untied": {**UNTIED, "tie_word_embeddings": False},
+    "separate vocabularies": {"separate": True},
+    "separate and untied": {"separate": True, "tie_word_embeddings": False},
+}
+
+
+def batch(model: Any, sizes: tuple[int, int, int] = (3, 9, 7)) -> dict[str, Tensor]:
+    """Ragged sources and teacher-forced targets, drawn with a seed."""
+    generator = torch.Generator().manual_seed(1)
+    rows, source_length, target_length = sizes
+    config = model.config
+    lengths = torch.tensor([source_length, 4, 1])[:rows]
+    source = torch.randint(
+        2, config.vocab_size - 1, (rows, source_length), generator=generator
+    )
+    mask = torch.arange(source_length)[None] < lengths[:, None]
+    target = torch.randint(
+        2, config.decoder_vocab_size - 1, (rows, target_length), generator=generator
+    )
+    target[:, 0] = config.decoder_start_token_id
+    return {
+        "input_ids": source.masked_fill(~mask, config.pad_token_id),
+        "attention_mask": mask.long(),
+        "decoder_input_ids": target,
+    }
+
+
+def outputs(module: Transformer, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Our logits, and what the encoder's last norm or layer gives."""
+    seen: list[Tensor] = []
+    hook = module.encoder.norm.register_forward_hook(lambda *call: seen.append(call[2]))
+    lengths = given["attention_mask"].sum(dim=1).int()
+    inputs = {"source": given["input_ids"], "source_lengths": lengths}
+    with torch.no_grad():
+        logits = module(inputs, given["decoder_input_ids"])
+    hook.remove()
+    return logits, seen[0]
+
+
+def assert_same(model: Any, module: Transformer) -> None:
+    """Equal encoder outputs and logits, to 1e-5 of their largest value."""
+    given = batch(model)
+    with torch.no_grad():
+        expected = model(**given)
+    logits, encoded = outputs(module, given)
+    real = given["attention_mask"].bool()
+    for ours, theirs in (
+        (logits, expected.logits),
+        (encoded[real], expected.encoder_last_hidden_state[real]),
+    ):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def module_of(folder: Path) -> Transformer:
+    module = load_checkpoint(folder).module
+    assert isinstance(module, Transformer)
+    return module
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_encoder_are_those_of_transformers(
+    name: str, tmp_path: Path
+) -> None:
+    model = marian_folder(tmp_path, **{**SMALL, **CONFIGS[name]})
+    assert_same(model, module_of(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["usual", "untied output", "all untied"])
+def test_a_pickled_file_is_read_as_well(name: str, tmp_path: Path) -> None:
+    model = marian_folder(tmp_path, pickled=True, **CONFIGS[name])
+    assert not (tmp_path / "model.safetensors").exists()
+    assert_same(model, module_of(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_into_float32(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model = marian_folder(tmp_path, dtype=dtype)
+    module = module_of(tmp_path)
+    assert {weight.dtype for weight in module.parameters()} == {torch.float32}
+    assert_same(model, module)
+
+
+def test_positions_that_a_file_holds_are_checked_and_not_used(tmp_path: Path) -> None:
+    model = marian_folder(tmp_path, pickled=True)
+    file = tmp_path / "pytorch_model.bin"
+    weights = torch.load(file)
+    for side in ("encoder", "decoder"):
+        table = getattr(model.model, side).embed_positions.weight
+        weights[f"model.{side}.embed_positions.weight"] = table.detach().clone()
+    torch.save(weights, file)
+    assert_same(model, module_of(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder whose model translates the corpus, and the model."""
+    folder = tmp_path_factory.mktemp("opus") / "opus-mt-en-de"
+    return folder, marian_folder(folder, steps=120)
+
+
+@pytest.fixture(scope="module")
+def bundle(taught: tuple[Path, Any]) -> Path:
+    folder, _ = taught
+    sample = folder.parent / "sample.tsv"
+    lines = zip(ENGLISH, GERMAN, strict=True)
+    sample.write_text("".join(f"{a}\t{b}\n" for a, b in lines), encoding="utf-8")
+    path = folder.parent / "bundle"
+    export_checkpoint(folder, path, ExportOptions(sample=sample))
+    return path
+
+
+def texts() -> list[str]:
+    """The corpus, and sentences made of its words."""
+    draw = random.Random(3)
+    words = " ".join(ENGLISH).split()
+    made = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(30)]
+    return [*ENGLISH, *made]
+
+
+def generated(model: Any, tokenizer: Any, text: str, beams: int) -> tuple[int, ...]:
+    """What transformers writes: ids without start and end."""
+    given = tokenizer([text], return_tensors="pt")
+    [ids] = model.generate(**given, num_beams=beams).tolist()
+    end, pad = model.config.eos_token_id, model.config.pad_token_id
+    return tuple(id_ for id_ in ids if id_ not in (end, pad))
+
+
+def test_greedy_search_writes_what_transformers_writes(
+    taught: tuple[Path, Any], bundle: Path
+) -> None:
+    folder, model = taught
+    tokenizer = marian_tokenizer(folder)
+    translator = Translator.load(bundle)
+    options = replace(translator.defaults, beam_size=1, max_length=39)
+    for text in texts():
+        [[found]] = translator.generate(
+            [{"source": tokenizer(text).input_ids}], options
+        )
+        assert found.tokens == generated(model, tokenizer, text, beams=1), text
+
+
+def test_the_bundle_translates_the_corpus(bundle: Path) -> None:
+    translator = Translator.load(bundle)
+    assert [one.text for one in translator.translate_batch(ENGLISH)] == list(GERMAN)
