@@ -17,6 +17,7 @@ from seq2edge.models.recurrent_model import RecurrentModel
 from seq2edge.models.tagger import Tagger
 from seq2edge.models.torch_stepper import TorchLabeller, TorchStepper
 from seq2edge.models.train import train
+from seq2edge.runtime import schema
 from seq2edge.runtime.errors import CheckpointError, ConfigError
 from seq2edge.runtime.evaluate import exact_share, label_accuracy
 from seq2edge.runtime.manifest import TokenizerSpec
@@ -256,7 +257,7 @@ def test_words_and_characters_are_as_many_as_there_are(
     ("key", "value", "message"),
     [
         ("labels", ["NOUN"], "labels are 1, the model's 3"),
-        ("search", {"beam_size": 4, "length_penalty": 0.6}, "search must be null"),
+        ("search", schema.to_json(SearchOptions()), "search must be null"),
         ("inputs", [], "inputs are not those of the model"),
     ],
 )
