@@ -127,6 +127,7 @@ def reference(folder: Path, sources: Sequence[list[int]], beam: int) -> list[Fou
             max_length=MAX_LENGTH,
             return_dict_in_generate=True,
             output_scores=True,
+            output_logits=True,
         )
         tokens = [
             int(token) for token in output.sequences[0] if int(token) not in special
@@ -136,11 +137,14 @@ def reference(folder: Path, sources: Sequence[list[int]], beam: int) -> list[Fou
 
 
 def _score(model: Any, output: Any) -> float:
-    """The beam's score, or the greedy tokens' summed log-probability."""
+    """The beam's score, or the greedy tokens' summed log-probability.
+
+    The model's own: what is banned keeps its share of the probability.
+    """
     if output.get("sequences_scores") is not None:
         return float(output.sequences_scores[0])
     scores = model.compute_transition_scores(
-        output.sequences, output.scores, normalize_logits=True
+        output.sequences, output.logits, normalize_logits=True
     )
     return float(scores.sum())
 

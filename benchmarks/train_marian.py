@@ -76,6 +76,7 @@ def train(model: Any, pairs: Sequence[Pair], epochs: int, state: Path) -> None:
     steps = epochs * len(epoch_batches(pairs, 0))
     progress = load_state(state, model, adam) or Progress()
     model.train()
+    start_from_zero(model)
     began = time.monotonic()
     for step, batch in enumerate(_stream(pairs, epochs)):
         if step < progress.step:
@@ -87,11 +88,19 @@ def train(model: Any, pairs: Sequence[Pair], epochs: int, state: Path) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
+        start_from_zero(model)
         if step % 100 == 99:
             seconds = time.monotonic() - began
             print(f"{step + 1}/{steps} {float(loss):.3f} {seconds:.0f} s", flush=True)
         if step % 500 == 499:
             save_state(state, model, adam, Progress(step=step + 1))
+
+
+@torch.no_grad()
+def start_from_zero(model: Any) -> None:
+    """Padding begins a target, and is a vector of zeros, as in all of Marian's models."""
+    for table in (model.get_encoder().embed_tokens, model.get_decoder().embed_tokens):
+        table.weight[model.config.pad_token_id].zero_()
 
 
 def _stream(pairs: Sequence[Pair], epochs: int) -> Iterator[list[Pair]]:
@@ -104,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
