@@ -98,7 +98,7 @@ def train(model: Any, pairs: Sequence[Pair], epochs: int, state: Path) -> None:
 
 @torch.no_grad()
 def start_from_zero(model: Any) -> None:
-    """Padding begins a target, and is a vector of zeros, as in all of Marian's models."""
+    """Padding begins a target, and is a vector of zeros, as in Marian's own models."""
     for table in (model.get_encoder().embed_tokens, model.get_decoder().embed_tokens):
         table.weight[model.config.pad_token_id].zero_()
 
