@@ -159,6 +159,11 @@ def _log_probs(
         for step in forced(decoding, [targets[index] for index in batch], start):
             scores = decoding.scores(step.tokens, None)
             due = scores[np.arange(len(step.due)), step.due]
+            if np.isnan(due).any():
+                raise InputError(
+                    "the model gives a log-probability that is no number; check its "
+                    "weights and input"
+                )
             for sentence, value in zip(step.sentences, due.tolist(), strict=True):
                 found[batch[sentence]].append(value)
     return [tuple(values) for values in found]

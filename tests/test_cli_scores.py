@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from toy_bundle import SENTENCES, write_toy_bundle
 
 from seq2edge.runtime import Translator
 
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
+PAGE = (ROOT / "docs" / "alignment-and-scoring.md").read_text(encoding="utf-8")
 PAIRS = "".join(f"{text}\t{SENTENCES[1]}\n" for text in SENTENCES).encode()
 
 
@@ -98,3 +101,24 @@ def test_translate_says_where_there_is_no_attention(toy: Path) -> None:
     (toy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     result = seq2edge("translate", toy, "--alignment", SENTENCES[0])
     assert_one_sentence(result, "shows no attention", "step_with_attention")
+
+
+def test_the_page_shows_what_the_commands_print() -> None:
+    pairs = "one two red\trot zwei eins\none two\teins zwei\n"
+    assert repr(pairs) in PAGE
+    scored = seq2edge("score", DATA / "toy-fp32", stdin=pairs.encode()).stdout
+    command = ("translate", DATA / "toy-fp32", "--alignment", "one two red")
+    for line in [*scored.splitlines(), *seq2edge(*command).stdout.splitlines()]:
+        assert f"    {line}\n" in PAGE
+
+
+def test_every_block_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+    assert len(blocks) == 2
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "alignment-and-scoring.md", "exec"), namespace)
+    matrix, alignment = namespace["matrix"], namespace["alignment"]
+    assert matrix.shape == (2, 3)  # type: ignore[attr-defined]
+    assert alignment.pharaoh == "2-0 1-1 0-2"  # type: ignore[attr-defined]

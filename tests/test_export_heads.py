@@ -5,7 +5,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from seq2edge.export.heads import beam_head, greedy_head, scores_head
+from seq2edge.export.heads import (
+    MakeHead,
+    attention_head,
+    beam_head,
+    greedy_head,
+    scores_head,
+)
+from seq2edge.export.prune import prune
 
 # A step on paper: the state counts the tokens read, and the logits of four tokens are
 # row `state` of this table.
@@ -84,6 +91,71 @@ def test_scores_gives_all_log_probabilities_after_reordering() -> None:
 def test_the_state_fed_to_beam_may_have_other_rows_than_the_tokens() -> None:
     state = next(i for i in beam_head(decoder()).graph.input if "state" in i.name)
     assert state.type.tensor_type.shape.dim[0].dim_param == "previous_rows"
+
+
+def attending() -> onnx.ModelProto:
+    """The same decoder, which looked at position 0 a tenth as often as it counted."""
+    model = decoder()
+    nodes = [
+        helper.make_node("Cast", ["next.count"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "tenth"], ["first"]),
+        helper.make_node("Sub", ["one", "first"], ["second"]),
+        helper.make_node("Unsqueeze", ["first", "axis"], ["left"]),
+        helper.make_node("Unsqueeze", ["second", "axis"], ["right"]),
+        helper.make_node("Concat", ["left", "right"], ["attention"], axis=1),
+    ]
+    model.graph.node.extend(nodes)
+    constants = {"tenth": np.float32(0.1), "one": np.float32(1), "axis": np.array([1])}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name)
+        for name, value in constants.items()
+    )
+    shape = ["rows", "positions"]
+    value = helper.make_tensor_value_info("attention", TensorProto.FLOAT, shape)
+    model.graph.output.insert(1, value)  # behind the logits
+    return model
+
+
+def test_attention_gives_what_beam_gives_and_where_each_row_looked() -> None:
+    feed = {"token": [0, 1, 0], "state_count": [1, 2], "parents": [1, 1, 0]}
+    log_probs, tokens, attention, following = run(
+        attention_head(attending()), **feed, count=[2]
+    )
+    expected = run(beam_head(decoder()), **feed, count=[2])
+    for one, other in zip((log_probs, tokens, following), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(attention, [[0.2, 0.8], [0.3, 0.7], [0.1, 0.9]])
+
+
+@pytest.mark.parametrize("head", [greedy_head, beam_head, scores_head])
+def test_other_heads_hold_nothing_of_an_attention(head: MakeHead) -> None:
+    assert head(attending()) == head(decoder())
+
+
+def test_what_a_subgraph_reads_is_kept() -> None:
+    reads = helper.make_node("Identity", ["outer"], ["inner"])
+    result = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])
+    branch = helper.make_graph([reads], "branch", [], [result])
+    nodes = [
+        helper.make_node("Neg", ["x"], ["outer"]),
+        helper.make_node("Neg", ["x"], ["unread"]),
+        helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (
+            ("x", TensorProto.FLOAT, [1]),
+            ("yes", TensorProto.BOOL, []),
+            ("z", TensorProto.FLOAT, [1]),
+            ("y", TensorProto.FLOAT, [1]),
+        )
+    ]
+    weight = numpy_helper.from_array(np.ones(1, np.float32), "weight")
+    graph = helper.make_graph(nodes, "outer", ports[:3], ports[3:], [weight])
+    prune(graph)
+    assert [node.output[0] for node in graph.node] == ["outer", "y"]
+    assert [value.name for value in graph.input] == ["x", "yes"]
+    assert not graph.initializer
 
 
 @pytest.mark.parametrize("head", [greedy_head, beam_head, scores_head])

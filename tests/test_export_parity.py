@@ -1,10 +1,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from toy_bundle import VOCABULARY, ToyDecoding, ToyModel, write_toy_bundle
+from toy_bundle import (
+    VOCABULARY,
+    Arrays,
+    ToyDecoding,
+    ToyModel,
+    write_toy_bundle,
+)
 
 from seq2edge.export.dummies import Dummies
 from seq2edge.export.near_ties import Judge, Tokens, best
@@ -159,6 +166,22 @@ def test_a_frozen_size_is_found_and_named() -> None:
         check_sizes(REFERENCE, broken, DUMMIES, QualityLimits())
     with pytest.raises(ParityError, match=r"differ from PyTorch by 0.* at batch 1"):
         check_sizes(REFERENCE, noisy, DUMMIES, QualityLimits())
+
+
+def test_an_attention_that_differs_is_found_where_there_is_one() -> None:
+    class Looks(ToyModel):
+        def attended_step(self, token: IntArray, memory: Arrays, state: Arrays) -> Any:
+            log_probs, attention, following = super().attended_step(
+                token, memory, state
+            )
+            return log_probs, attention[:, ::-1], following
+
+    other = translator(Looks(seed=3))
+    reference = translator(ToyModel(seed=3))
+    check_sizes(reference, other, DUMMIES, QualityLimits())
+    check_sizes(reference, reference, DUMMIES, QualityLimits(), attends=True)
+    with pytest.raises(ParityError, match=r"by 0.* at batch 1, source length 13"):
+        check_sizes(reference, other, DUMMIES, QualityLimits(), attends=True)
 
 
 def test_int8_is_judged_by_agreement_where_there_are_no_references() -> None:

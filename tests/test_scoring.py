@@ -164,6 +164,19 @@ def test_no_batching_changes_a_score(toy: Translator) -> None:
     assert toy.score_ids([], []) == []
 
 
+def test_a_model_that_gives_no_number_is_told(toy: Translator) -> None:
+    class Broken(ToyModel):
+        def step(self, token: Any, memory: Any, state: Any) -> Any:
+            raise AssertionError("attended_step is asked")
+
+        def attended_step(self, token: Any, memory: Any, state: Any) -> Any:
+            log_probs, *rest = super().attended_step(token, memory, state)
+            return log_probs * np.float32(np.nan), *rest
+
+    with pytest.raises(InputError, match="a log-probability that is no number"):
+        replace(toy, stepper=Broken()).score_ids([[5, END]], [[6]])
+
+
 def test_an_empty_target_is_the_end_token_alone(toy: Translator) -> None:
     [result] = toy.score_batch([SENTENCES[0]], [""])
     assert result.tokens == ("</s>",)
