@@ -29,13 +29,12 @@ Pair: TypeAlias = tuple[int, int]  # place in the source, place in the target
 class Alignment:
     """Of a text, or of several sentences one behind the other.
 
-    attention: a row for each token of the target, over all positions of the source; a
-    row sums to 1.
+    source: a name for every position: its piece, id or number; "" for what was added to
+    the text. attention: a row for each token of the target, over all positions of the
+    source; a row sums to 1.
     """
 
-    source: tuple[
-        str, ...
-    ] = ()  # pieces, ids or numbers of frames; "" of what is added
+    source: tuple[str, ...] = ()
     attention: tuple[tuple[float, ...], ...] = ()
     pairs: tuple[Pair, ...] = ()  # of pieces, by target
     source_words: tuple[str, ...] = ()

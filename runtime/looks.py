@@ -34,6 +34,7 @@ class Asked:
 class Decoded:
     """A text that was decoded piece by piece."""
 
+    lead: str  # what each piece was read behind
     pieces: Sequence[Piece]
     examples: Sequence[Example | None]  # of each piece; None where it is blank
     best: Sequence[Tokens]  # of each piece that isn't
@@ -43,7 +44,9 @@ class Decoded:
     def sentences(self) -> list[tuple[str, Example, Tokens]]:
         """What was read and what was written, of each piece that isn't blank."""
         pairs = zip(self.pieces, self.examples, strict=True)
-        read = [(piece.text, one) for piece, one in pairs if one is not None]
+        read = [
+            (self.lead + piece.text, one) for piece, one in pairs if one is not None
+        ]
         return [(*one, best) for one, best in zip(read, self.best, strict=True)]
 
     def shown(self, looks: Sequence["Look"], asked: Asked) -> "Translation":

@@ -94,9 +94,10 @@ class Reader:
             count = len(example[spec.name])
             if spec.kind == "tokens" and self.tokenizer is not None:
                 pieces = self.tokenizer.source_pieces(text)
-                kept = np.arange(len(pieces))
-                cut = kept if len(pieces) == count else self._cut(kept)
-                names.extend(pieces[place] for place in cut.tolist())
+                places = np.arange(len(pieces))
+                kept = self._cut(places) if len(pieces) > self.longest else places
+                assert len(kept) == count  # or a tokenizer's pieces aren't its ids
+                names.extend(pieces[place] for place in kept.tolist())
             else:
                 are_ids = spec.kind == "tokens"
                 names.extend(map(str, example[spec.name] if are_ids else range(count)))

@@ -23,6 +23,7 @@ from seq2edge.runtime.inputs import (
     collate,
     example_length,
 )
+from seq2edge.runtime.options import SearchOptions
 
 if TYPE_CHECKING:
     from seq2edge.runtime.translator import Translator
@@ -63,10 +64,11 @@ class TargetScore:
         """exp of the mean negative log-probability of a token, the end token's too."""
         return perplexity(self.log_prob, len(self.log_probs))
 
-    def normalized(self, by: Normalization, alpha: float = 0.0) -> float:
-        """The log-probability as it is, over its tokens, or over a length penalty."""
+    def normalized(self, by: Normalization, options: SearchOptions) -> float:
+        """The log-probability as it is, over its tokens, or as a search ranks it."""
         tokens = max(1, len(self.log_probs))
-        penalties = {"tokens": tokens, "penalty": length_penalty(tokens, alpha)}
+        alpha, kind = options.length_penalty, options.normalization
+        penalties = {"tokens": tokens, "penalty": length_penalty(tokens, alpha, kind)}
         return self.log_prob / penalties.get(by, 1)
 
 
@@ -177,15 +179,17 @@ def _read_source(translator: "Translator", text: str) -> tuple[Example | None, b
     record = reader.read(text)
     if tokenizer is not None and reader.reads_text:
         [ids] = record.example.values()
-        if ids.tolist() == tokenizer.encode(""):
+        if ids.tolist() == tokenizer.encode(tokenizer.lead(text)[0]):
             return None, False
     return record.example, record.cut
 
 
 def _read_target(translator: "Translator", text: str) -> list[int]:
-    """The ids of a target, without end token."""
+    """The ids of a target, without end token; with the first that a search forces."""
     if translator.tokenizer is not None:
-        return translator.tokenizer.encode_target(text)
+        forced_first = translator.defaults.forced_first
+        first = [] if forced_first is None else [forced_first]
+        return first + translator.tokenizer.encode_target(text)
     try:
         ids = [int(number) for number in text.split()]
     except ValueError:

@@ -38,6 +38,10 @@ class Decoding(Protocol):
         """Advance every row and return all log-probabilities, (rows, vocabulary)."""
         ...
 
+    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
+        """The same before the log-softmax, where that makes a difference."""
+        ...
+
     def attended(
         self, tokens: IntArray, parents: IntArray | None, count: int
     ) -> tuple[FloatArray, IntArray, FloatArray]:
@@ -47,10 +51,6 @@ class Decoding(Protocol):
         included, on which a row has 0; its sum is 1. InputError if the model has no
         attention to show.
         """
-        ...
-
-    def logits(self, tokens: IntArray, parents: IntArray | None) -> FloatArray:
-        """The same before the log-softmax, where that makes a difference."""
         ...
 
     def keep(self, sentences: IntArray) -> None:

@@ -10,7 +10,7 @@ the flags of a translation say what was done to its text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -154,10 +154,13 @@ class Translator:
         """Translate any number of texts, the longest with each other.
 
         align: say where in its text each translation comes from. replace_unknowns: put
-        the source's own piece in place of an unknown token. Both ask the attention, in
-        a second pass over the best of each, and raise InputError where there is none.
+        the source's own piece in place of an unknown token, which may then be written.
+        Both ask the attention, in a second pass over the best of each, and raise
+        InputError where there is none.
         """
         options = options or self.defaults
+        if replace_unknowns:
+            options = replace(options, allow_unknown=True)
         sources = [self._read(text) for text in texts]
         sentences = [*chain(*(source.sentences for source in sources))]
         found = iter(self._decode(sentences, options))
@@ -254,6 +257,7 @@ class Translator:
             ],
             truncated=any(len(ids) > limit for ids in encoded),
             unknown=tuple(dict.fromkeys(chain(*unknown))),
+            lead=lead,
         )
 
     def _decode(
@@ -340,6 +344,7 @@ class _Source:
     examples: list[Example | None]  # of each piece; None where it is blank
     truncated: bool
     unknown: tuple[str, ...]
+    lead: str = ""  # what each piece was read behind, a language token
 
     @property
     def sentences(self) -> list[Example]:
@@ -351,7 +356,7 @@ class _Source:
     ) -> Decoded:
         """With the best of what was found for each sentence."""
         best = [found[0].tokens for found in hypotheses]
-        return Decoded(self.pieces, self.examples, best, translation)
+        return Decoded(self.lead, self.pieces, self.examples, best, translation)
 
 
 def _load_tokenizer(bundle: Bundle, vocabulary: Vocabulary) -> "Tokenizer | None":

@@ -303,13 +303,13 @@ def score(
         raise click.UsageError("give both --source and --reference, or neither")
     translator = Translator.load(bundle, EngineOptions(threads=threads))
     lines = _pairs(source, reference) if source and reference else _lines((), "strict")
-    alpha, corpus = translator.defaults.length_penalty, Corpus()
+    corpus = Corpus()
     show = score_json if as_json else score_line
     for window in windows(lines, _read_ahead()):
         pairs = [pair_of(line) for line in window]
         for result in translator.score_batch(*zip(*pairs, strict=True)):
             corpus.add(result)
-            print(show(result, result.normalized(normalize, alpha)))
+            print(show(result, result.normalized(normalize, translator.defaults)))
         sys.stdout.flush()
     if not as_json:
         for note in corpus.notes():

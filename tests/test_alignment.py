@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_models_structures import writer
-from toy_bundle import VOCABULARY, ToyModel, toy_inputs, write_toy_bundle
+from toy_bundle import SENTENCES, VOCABULARY, ToyModel, toy_inputs, write_toy_bundle
 from toy_decoding import UnaskedDecoding
 
 from seq2edge.models.torch_stepper import TorchStepper
@@ -22,6 +22,7 @@ from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.inputs import class_input, frames_input, tokens_input
 from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray
+from seq2edge.runtime.tokenizer import SentencePieceTokenizer
 from seq2edge.runtime.units import replacements, source_units, target_units, text_of
 from seq2edge.runtime.vocabulary import Vocabulary
 from seq2edge.translations import json_line, plain_lines
@@ -31,9 +32,14 @@ END, START, UNKNOWN = VOCABULARY.end, VOCABULARY.start, VOCABULARY.unknown
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Translator:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alignment") / "toy"
     write_toy_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def toy(folder: Path) -> Translator:
     return Translator.load(folder)
 
 
@@ -289,10 +295,8 @@ def test_an_unknown_token_becomes_what_it_looked_at(toy: Translator) -> None:
     snow = pieces.index("☃")
     said = tokenizer.encode_target("a cat")
     script = Scripted((*said, UNKNOWN, *said), (0,) * len(said) + (snow,) + (0,) * 9)
-    written = replace(
-        toy, stepper=script, defaults=SearchOptions(1, allow_unknown=True)
-    )
-    plain = written.translate(source, align=True)
+    written = replace(toy, stepper=script, defaults=SearchOptions(1))
+    plain = written.translate(source, SearchOptions(1, allow_unknown=True), align=True)
     assert plain.text.split() == ["a", "cat", "⁇", "a", "cat"]
     found = written.translate(source, align=True, replace_unknowns=True)
     assert found.text == "a cat ☃ a cat"
@@ -302,6 +306,38 @@ def test_an_unknown_token_becomes_what_it_looked_at(toy: Translator) -> None:
     assert found.alignment.words is not None
     assert (1, 2) in found.alignment.words
     assert written.translate(source, replace_unknowns=True).alignment is None
+
+
+class Told(SentencePieceTokenizer):
+    """Reads a text behind "<7>" with that id in front."""
+
+    LEAD = "<7>"
+
+    def lead(self, text: str) -> tuple[str, str]:
+        told = text.startswith(self.LEAD)
+        return (self.LEAD, text[len(self.LEAD) :]) if told else ("", text)
+
+    def encode(self, text: str) -> list[int]:
+        lead, rest = self.lead(text)
+        return [7] * bool(lead) + super().encode(rest)
+
+    def source_pieces(self, text: str) -> tuple[str, ...]:
+        lead, rest = self.lead(text)
+        return ("",) * bool(lead) + super().source_pieces(rest)
+
+
+def test_a_language_in_front_is_no_text(toy: Translator, folder: Path) -> None:
+    model = folder / "joint.spm"
+    told = replace(toy, tokenizer=Told.load(model, model))
+    long = " ".join(SENTENCES * 3)
+    found = told.translate_batch([f"<7>{SENTENCES[0]}", f"<7>{long}"], align=True)
+    for text, one in zip((SENTENCES[0], long), found, strict=True):
+        assert one.alignment is not None
+        assert one.alignment.source_words == tuple(text.split())
+        assert one.alignment.source[0] == one.alignment.source[-1] == ""
+    assert found[1].flags.split
+    bare = told.score_batch([f"<7>{SENTENCES[0]}", "<7>"], ["a", "a"])
+    assert [one.flags.no_source for one in bare] == [False, True]
 
 
 UNITS = (" the", " New", "York", " ", "☃", "!", "")

@@ -44,8 +44,8 @@ def test_score_normalizes_as_asked(toy: Path, normalize: str) -> None:
     translator = Translator.load(toy)
     result = seq2edge("score", toy, "--normalize", normalize, stdin=PAIRS)
     [one, *_] = translator.score_batch(SENTENCES, [SENTENCES[1]] * 3)
-    alpha = translator.defaults.length_penalty
-    expected = one.normalized(normalize, alpha)  # type: ignore[arg-type]
+    defaults = translator.defaults
+    expected = one.normalized(normalize, defaults)  # type: ignore[arg-type]
     assert float(result.stdout.split("\t")[0]) == pytest.approx(expected, abs=1e-3)
 
 

@@ -80,12 +80,13 @@ def test_beam_gives_as_many_as_asked_for_best_first_after_reordering() -> None:
 
 
 def test_scores_gives_all_log_probabilities_after_reordering() -> None:
-    log_probs, following = run(
+    log_probs, normalizer, following = run(
         scores_head(decoder()), token=[0, 0], state_count=[1, 2], parents=[1, 0]
     )
     assert following.tolist() == [2, 1]
     expected = [log_softmax(2), log_softmax(1)]
     np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(log_probs + normalizer, LOGITS[[2, 1]], atol=1e-5)
 
 
 def test_the_state_fed_to_beam_may_have_other_rows_than_the_tokens() -> None:
@@ -168,6 +169,6 @@ def test_heads_leave_the_decoder_as_it_was(head: object) -> None:
 
 def test_half_precision_logits_are_scored_in_single() -> None:
     model = scores_head(decoder(TensorProto.FLOAT16))
-    log_probs, _ = run(model, token=[0], state_count=[1], parents=[0])
+    log_probs, _, _ = run(model, token=[0], state_count=[1], parents=[0])
     assert log_probs.dtype == np.float32
     np.testing.assert_allclose(log_probs[0], log_softmax(1), rtol=0, atol=1e-6)

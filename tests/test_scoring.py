@@ -100,7 +100,7 @@ def assert_same_as_search(
     )
     for (_, one), result in zip(ended, scores, strict=True):
         assert result.log_prob == pytest.approx(one.log_prob, abs=1e-4)
-        penalized = result.normalized("penalty", options.length_penalty)
+        penalized = result.normalized("penalty", options)
         assert penalized == pytest.approx(one.score, abs=1e-4)
 
 
@@ -177,6 +177,20 @@ def test_a_model_that_gives_no_number_is_told(toy: Translator) -> None:
         replace(toy, stepper=Broken()).score_ids([[5, END]], [[6]])
 
 
+def test_a_target_begins_with_the_token_that_a_search_forces(toy: Translator) -> None:
+    told = replace(toy, defaults=SearchOptions(4, forced_first=7))
+    tokenizer = toy.tokenizer
+    assert tokenizer is not None
+    source = tokenizer.encode(SENTENCES[0])
+    [[found]] = told.generate([source])
+    assert found.tokens[0] == 7
+    [result] = told.score_batch([SENTENCES[0]], [tokenizer.decode(found.tokens[1:])])
+    [by_ids] = told.score_ids([source], [found.tokens])
+    assert by_ids.log_prob == pytest.approx(found.log_prob, abs=1e-4)
+    target = [7, *tokenizer.encode_target(tokenizer.decode(found.tokens[1:]))]
+    assert result == told.score_ids([source], [target])[0]
+
+
 def test_an_empty_target_is_the_end_token_alone(toy: Translator) -> None:
     [result] = toy.score_batch([SENTENCES[0]], [""])
     assert result.tokens == ("</s>",)
@@ -200,7 +214,7 @@ def test_what_has_no_score_is_flagged_and_never_cut(toy: Translator) -> None:
         assert one.log_probs == ()
         assert math.isnan(one.log_prob)
         assert math.isnan(one.perplexity)
-        assert math.isnan(one.normalized("tokens"))
+        assert math.isnan(one.normalized("tokens", toy.defaults))
 
 
 def test_the_longest_target_leaves_room_for_its_end(toy: Translator) -> None:
@@ -242,9 +256,12 @@ def test_texts_of_a_bundle_without_tokenizer_are_ids(toy: Translator) -> None:
 
 def test_a_score_is_normalized_as_asked() -> None:
     result = TargetScore(("a", "b", "</s>"), (-1.0, -2.0, -3.0))
-    assert result.normalized("none") == -6
-    assert result.normalized("tokens") == -2
-    assert result.normalized("penalty", 1.0) == pytest.approx(-6 / (8 / 6))
+    options = SearchOptions(length_penalty=1.0)
+    assert result.normalized("none", options) == -6
+    assert result.normalized("tokens", options) == -2
+    assert result.normalized("penalty", options) == pytest.approx(-6 / (8 / 6))
+    power = replace(options, length_normalization="power")
+    assert result.normalized("penalty", power) == -2
     assert result.perplexity == pytest.approx(math.exp(2))
     assert math.isnan(perplexity(0.0, 0))
     assert perplexity(-1e6, 2) == math.inf
