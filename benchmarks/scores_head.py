@@ -22,6 +22,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
+from seq2edge.export.prune import prune
+
 SOURCE = 20  # tokens
 CALLS = 300
 
@@ -38,7 +40,7 @@ SUMMED = [
 ]
 
 
-def variant(head: onnx.ModelProto, nodes: list[Any], softmax: bool) -> onnx.ModelProto:
+def variant(head: onnx.ModelProto, nodes: list[Any]) -> onnx.ModelProto:
     """The head with `due` (rows,) in, and its log-probability (rows,) out."""
     model = onnx.ModelProto()
     model.CopyFrom(head)
@@ -51,12 +53,11 @@ def variant(head: onnx.ModelProto, nodes: list[Any], softmax: bool) -> onnx.Mode
         helper.make_tensor_value_info("due", TensorProto.INT64, ["rows"])
     )
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
-    kept = [node for node in graph.node if softmax or "log_probs" not in node.output]
-    del graph.node[:]
-    graph.node.extend([*kept, make_node("Unsqueeze", ["due", "axis"], ["column"])])
+    graph.node.append(make_node("Unsqueeze", ["due", "axis"], ["column"]))
     for kind, read, written in nodes:
         axis = {"axis": 1} if kind == "GatherElements" else {}
         graph.node.append(make_node(kind, read, written, **axis))
+    prune(graph)
     return model
 
 
@@ -83,8 +84,8 @@ def main(bundle: Path) -> None:
     head = onnx.load(bundle / "decoder.scores.onnx", load_external_data=False)
     models = {
         "all fetched": head,
-        "gathered": variant(head, GATHERED, True),
-        "log-sum-exp": variant(head, SUMMED, False),
+        "gathered": variant(head, GATHERED),
+        "log-sum-exp": variant(head, SUMMED),
     }
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(bundle / "weights.bin", folder)
