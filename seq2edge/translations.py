@@ -15,13 +15,20 @@ _NOTES = {
 }
 
 
-def json_line(translation: Translation, milliseconds: float) -> str:
+def json_line(
+    translation: Translation, milliseconds: float, token_scores: bool = False
+) -> str:
     """One object: text, tokens, score, flags, milliseconds and alternatives.
 
-    With an alignment, if it was asked for: its pairs are [source, target].
+    With an alignment, if it was asked for: its pairs are [source, target]. So with
+    the log-probability of each token.
     """
     record = asdict(translation)
-    record["score"] = round(record["score"], 6)
+    for each in (record, *record["alternatives"]):
+        each["score"] = round(each["score"], 6)
+        log_probs = each.pop("token_log_probs")
+        if token_scores:
+            each["token_log_probs"] = [round(number, 6) for number in log_probs]
     alignment = record.pop("alignment")
     if alignment is not None:
         rows = alignment["attention"]

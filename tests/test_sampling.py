@@ -203,7 +203,7 @@ def test_a_model_without_numbers_is_an_error() -> None:
     [
         ({"temperature": 0.0, "sampling": True}, "temperature 0.0 must be above 0"),
         ({"top_p": 1.5, "sampling": True}, "top_p 1.5 must be above 0 and at most 1"),
-        ({"top_k": 3}, "top_k need sampling, which is off"),
+        ({"top_k": 3}, "only sampling, which is off, has a use for top_k"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(given: Any, message: str) -> None:
