@@ -12,6 +12,7 @@ from seq2edge.runtime.translator import Translation
 _NOTES = {
     "truncated": "had a part left out, as no piece of it fits the model",
     "hit_length_limit": "were cut at the length limit",
+    "stopped": "were stopped by the deadline, the best so far",
 }
 
 
@@ -84,7 +85,7 @@ class Losses:
     def add(self, result: Translation | Prediction) -> None:
         """Count a result's flags."""
         for flag in _NOTES:
-            self._counts[flag] += getattr(result.flags, flag, False)
+            self._counts[flag] += bool(getattr(result.flags, flag, False))
 
     def notes(self) -> Iterator[str]:
         """A sentence for each kind of loss that happened."""
