@@ -229,7 +229,6 @@ def translate(
     from seq2edge.runtime.batching import Batching
     from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.translator import Translator
-    from seq2edge.translations import json_line, plain_lines
 
     asked = Asked.take(given, as_json=as_json, n_best=n_best)
     read_ahead = read_ahead or (1 if asked.at_once else _read_ahead())
@@ -241,13 +240,8 @@ def translate(
     if asked.alternatives is not None:
         print_alternatives(translator, options, asked, lines)
         return
-    show = (
-        (lambda one, ms: json_line(one, ms, asked.token_scores))
-        if as_json
-        else lambda one, _: "\n".join(plain_lines(one, n_best))
-    )
     work = asked.worker(translator, options)
-    _answer(lines, read_ahead, work, show, notes=not as_json)
+    _answer(lines, read_ahead, work, asked.show, notes=not as_json)
 
 
 @main.command()

@@ -164,6 +164,14 @@ class Asked:
 
         return work
 
+    def show(self, translation: "Translation", milliseconds: float) -> str:
+        """As it is printed."""
+        from seq2edge.translations import json_line, plain_lines
+
+        if self.as_json:
+            return json_line(translation, milliseconds, self.token_scores)
+        return "\n".join(plain_lines(translation, self.n_best))
+
     def _teller(self, translator: "Translator") -> Callable[["Number", int], None]:
         def tell(number: "Number", token: int) -> None:
             [piece] = translator.pieces([token])
