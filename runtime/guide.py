@@ -40,7 +40,7 @@ class Guide:
 
 
 def prefix_ids(translator: "Translator", prefix: Prefix) -> tuple[int, ...]:
-    """Ids of a prefix; of a text as the tokenizer cuts it, which ends at a whole piece.
+    """Ids of a prefix; of a text those of its pieces, and another piece follows.
 
     Without a tokenizer a text is ids with spaces between them.
     """
