@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seq2edge.runtime.alignment import Alignment
     from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.guide import Guide
     from seq2edge.runtime.hypothesis import Hypothesis
+    from seq2edge.runtime.monitor import Watch
     from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.predictor import Prediction, Predictor
     from seq2edge.runtime.scoring import TargetScore
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Alignment",
     "EngineOptions",
+    "Guide",
     "Hypothesis",
     "Prediction",
     "Predictor",
@@ -29,12 +32,14 @@ __all__ = [
     "TargetScore",
     "Translation",
     "Translator",
+    "Watch",
 ]
 
 if not TYPE_CHECKING:
     _MODULES = {
         "Alignment": "alignment",
         "EngineOptions": "engine",
+        "Guide": "guide",
         "Hypothesis": "hypothesis",
         "Prediction": "predictor",
         "Predictor": "predictor",
@@ -42,6 +47,7 @@ if not TYPE_CHECKING:
         "TargetScore": "scoring",
         "Translation": "translator",
         "Translator": "translator",
+        "Watch": "monitor",
     }
 
     def __getattr__(name):

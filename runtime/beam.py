@@ -9,9 +9,10 @@ import numpy as np
 
 from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.beams import Beams, Extensions
+from seq2edge.runtime.coverage import Covered
 from seq2edge.runtime.hypothesis import Hypothesis, Stop, best_first
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.stepper import Inputs, IntArray, Stepper
+from seq2edge.runtime.stepper import Decoding, Inputs, IntArray, Stepper
 
 
 def beam_search(
@@ -33,6 +34,16 @@ class _NarrowingBeams(Beams):
         self.max_penalties = rules.penalties(self.max_lengths)
         self.to_beat = np.full(size, -np.inf)  # the n_best'th score, if so many ended
         self.any_ended = False
+        self.covered: Covered | None = None
+
+    def begin(self, stepper: Stepper, inputs: Inputs) -> Decoding:
+        """With a sum of the attention, where coverage counts."""
+        decoding = stepper.start(inputs)
+        if not self.rules.options.coverage_penalty:
+            return decoding
+        size = self.rules.vocabulary.size
+        self.covered = Covered(decoding, size, self.batch.read)
+        return self.covered
 
     def settle(self, extensions: Extensions, length: int) -> None:
         """In this order, so that what ends now counts already."""
@@ -45,10 +56,14 @@ class _NarrowingBeams(Beams):
     def hypothesis(
         self, extensions: Extensions, row: int, column: int, stopped: Stop = ""
     ) -> Hypothesis:
-        """Scored by its log-probability over the length penalty."""
+        """Scored by its log-probability over the length penalty, and by coverage."""
         tokens, log_probs = self.path(extensions, row, column)
         total = extensions.totals.item(row, column)
         score = total / self.rules.penalty(len(tokens))
+        if self.covered is not None:
+            place = extensions.parents.item(row, column)
+            beta = self.rules.options.coverage_penalty
+            score += beta * self.covered.penalty(row, place)
         return self.rules.hypothesis(tokens, log_probs, score, stopped)
 
     def keep(self, rows: IntArray) -> None:
@@ -85,7 +100,8 @@ class _NarrowingBeams(Beams):
         """Drop what can't enter the n best even if all that follows has probability 1.
 
         Log-probabilities only fall and the penalty grows with the length: the best that
-        can come is today's log-probability over the penalty of the maximal length.
+        can come is today's log-probability over the penalty of the maximal length, if
+        nothing is left uncovered.
         """
         if self.any_ended:
             hopes = extensions.totals / self.max_penalties[:, None]

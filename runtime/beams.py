@@ -17,7 +17,7 @@ from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.hypothesis import Hypothesis, Stop, best_first
 from seq2edge.runtime.proposals import Candidates, proposer
 from seq2edge.runtime.rules import NOTHING_LEFT, Rules
-from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
+from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stepper
 from seq2edge.runtime.trellis import Path, Trellis
 
 Totals = NDArray[np.floating[Any]]
@@ -83,7 +83,7 @@ class Beams(ABC):
 
     def run(self, stepper: Stepper, inputs: Inputs) -> list[list[Hypothesis]]:
         """Decode to the end: the n best of every sentence."""
-        source = proposer(stepper.start(inputs), self.rules, self.batch)
+        source = proposer(self.begin(stepper, inputs), self.rules, self.batch)
         start, most = self.rules.vocabulary.start, self.rules.options.beam_size
         tokens = np.full(len(self.found), start, dtype=np.int64)
         parents: IntArray | None = None
@@ -104,6 +104,10 @@ class Beams(ABC):
                 extensions.close_ranks(most)
             tokens, parents = self._advance(extensions)
         return self._results()
+
+    def begin(self, stepper: Stepper, inputs: Inputs) -> Decoding:
+        """What is asked for the next tokens."""
+        return stepper.start(inputs)
 
     def extend(self, candidates: Candidates) -> Extensions:
         """The best of all candidates (rows, count); equals keep their order."""

@@ -4,10 +4,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 from seq2edge.runtime.errors import ConfigError
 
-Number = tuple[int, ...]  # of a sentence, as its caller counts
+
+class Number(NamedTuple):
+    """Which sentence, as its caller counts: it seeds samples, and callbacks get it."""
+
+    text: int
+    piece: int = 0  # of a text that is too long to be decoded at once
+    sample: int = 0
+
+
 OnToken = Callable[[Number, int], object]
 
 

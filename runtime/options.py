@@ -80,6 +80,7 @@ class SearchOptions:
             temperature=1.0,
             top_k=0,
             top_p=1.0,
+            seed=0,
         )
 
 
@@ -130,7 +131,7 @@ def _contradictions(options: SearchOptions) -> Iterator[str]:
         yield "early_stopping is for the beam_rule transformers; narrowing is exact"
     if options.coverage_penalty and (options.like_transformers or options.sampling):
         yield "coverage_penalty is for the beam_rule narrowing, without sampling"
-    usual = {"temperature": 1, "top_k": 0, "top_p": 1}
+    usual = {"temperature": 1, "top_k": 0, "top_p": 1, "seed": 0}
     idle = [name for name, value in usual.items() if getattr(options, name) != value]
     if idle and not options.sampling:
-        yield f"{' and '.join(idle)} need sampling, which is off"
+        yield f"only sampling, which is off, has a use for {', '.join(idle)}"

@@ -2,7 +2,7 @@
 
 The heads that give a few candidates are asked wherever they can be: what is forbidden
 is made up for by spare candidates. All log-probabilities are asked for while a token is
-forced, and where scores are reweighed.
+forced, where scores are reweighed, and where tokens are drawn from all.
 
 Letters: rows = batch * beam; count, candidates a row.
 """
@@ -44,7 +44,8 @@ def proposer(decoding: Decoding, rules: Rules, batch: Batch) -> Proposer:
     """The simplest that does what the options ask for."""
     options, reweighings = rules.options, reweighings_of(rules, batch)
     free = options.forced_first is None and not options.forced_end
-    if reweighings or bans_of(rules) or not free or any(batch.prefixes):
+    free = free and not any(batch.prefixes) and not bans_of(rules)
+    if reweighings or not free or (options.sampling and not options.top_k):
         return Constrained(decoding, rules, batch, reweighings)
     return Plain(decoding, rules)
 
@@ -103,7 +104,9 @@ class Constrained:
         owners = self._owners()
         banned = merged([ban.banned(self._history) for ban in self._bans], len(tokens))
         forced = self._forcing.tokens(owners, length)
-        if forced is None and not any(r.lasts(length) for r in self._reweighings):
+        reweighed = any(one.lasts(length) for one in self._reweighings)
+        few = wanted < self._rules.vocabulary.size
+        if few and forced is None and not reweighed:
             return self._few(tokens, parents, wanted, banned)
         log_probs, scores = self._all(tokens, parents)
         for reweighing in self._reweighings:

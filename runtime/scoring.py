@@ -15,6 +15,7 @@ import numpy as np
 from seq2edge.runtime.batching import batches
 from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.forcing import forced
+from seq2edge.runtime.guide import target_ids
 from seq2edge.runtime.hypothesis import length_penalty
 from seq2edge.runtime.inputs import (
     Example,
@@ -186,17 +187,10 @@ def _read_source(translator: "Translator", text: str) -> tuple[Example | None, b
 
 def _read_target(translator: "Translator", text: str) -> list[int]:
     """The ids of a target, without end token; with the first that a search forces."""
+    ids = target_ids(translator, text)
     if translator.tokenizer is not None:
         forced_first = translator.defaults.forced_first
-        first = [] if forced_first is None else [forced_first]
-        return first + translator.tokenizer.encode_target(text)
-    try:
-        ids = [int(number) for number in text.split()]
-    except ValueError:
-        raise InputError(
-            f"the target is {text[:60]!r}, and this bundle has no tokenizer; give ids "
-            "with spaces between them"
-        ) from None
+        return ids if forced_first is None else [forced_first, *ids]
     if faulty := _faulty(translator, ids):
         raise InputError(f"the target {text[:60]!r} {faulty}")
     return ids

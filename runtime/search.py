@@ -2,10 +2,10 @@
 
 `options` says what can be asked for. Greedy search, beam search by either rule and
 sampling are files of their own over shared parts: `rules` and `batch` (what is asked
-for), `proposals` (which head, and what may come), `trellis` and `ranking`.
+for), `proposals` (which head, and what may come), `trellis` and `monitor`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,9 +15,15 @@ from seq2edge.runtime.greedy import greedy_search
 from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.rules import Rules
+from seq2edge.runtime.sampling import sample
 from seq2edge.runtime.stepper import Inputs, IntArray, Stepper
 from seq2edge.runtime.transformers_beam import transformers_beam_search
 from seq2edge.runtime.vocabulary import Vocabulary
+
+Way = Callable[[Stepper, Inputs, Rules, Batch], list[list[Hypothesis]]]
+
+# Of a sentence whose turn came when the time was over.
+NOT_BEGUN = Hypothesis((), 0.0, 0.0, finished=False, stopped="deadline")
 
 
 def search(
@@ -29,6 +35,9 @@ def search(
     guidance: Guidance | None = None,
 ) -> list[list[Hypothesis]]:
     """Decode a batch: for each sentence its `n_best` hypotheses, best first.
+
+    Samples come in the order of their numbers instead, so that they don't depend on
+    how many there are.
 
     max_lengths (batch,): the most tokens of each sentence, the end token included; a
     hypothesis that has so many and no end comes back unfinished. It must come from the
@@ -43,13 +52,20 @@ def search(
     batch = Batch.of(longest, guidance)
     batch.check(vocabulary)
     rules = Rules.of(vocabulary, options)
-    if options.beam_size == 1 and (options.like_transformers or not reweighs(options)):
-        return greedy_search(stepper, inputs, rules, batch)
-    if options.like_transformers:
-        return transformers_beam_search(stepper, inputs, rules, batch)
-    return beam_search(stepper, inputs, rules, batch)
+    if batch.monitor is not None and batch.monitor.late():
+        return [[NOT_BEGUN]] * len(longest)
+    return _way(options)(stepper, inputs, rules, batch)
 
 
-def reweighs(options: SearchOptions) -> bool:
-    """Whether scores are more than the model's log-probabilities."""
-    return options.repetition_penalty != 1 or options.prefix_bias > 0
+def _way(options: SearchOptions) -> Way:
+    if options.sampling:
+        return sample
+    if options.beam_size == 1 and (options.like_transformers or not _reweighs(options)):
+        return greedy_search
+    return transformers_beam_search if options.like_transformers else beam_search
+
+
+def _reweighs(options: SearchOptions) -> bool:
+    """Whether scores are more than the model's log-probabilities, which greedy has."""
+    reweighing = options.repetition_penalty != 1 or options.prefix_bias > 0
+    return reweighing or options.coverage_penalty > 0

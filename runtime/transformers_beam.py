@@ -79,4 +79,6 @@ class _PooledBeams(Beams):
         return self._penalty(sentence, length)
 
     def _penalty(self, sentence: int, length: int) -> np.float32:
-        return np.float32(self.rules.penalty(length - int(self.prompts[sentence])))
+        # Never of nothing: a prefix may be all that there is.
+        counted = max(1, length - int(self.prompts[sentence]))
+        return np.float32(self.rules.penalty(counted))

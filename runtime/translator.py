@@ -16,38 +16,37 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from seq2edge.runtime.alignment import Alignment, attentions
+from seq2edge.runtime.batch import Guidance
 from seq2edge.runtime.batching import Batching, batches, windows
+from seq2edge.runtime.branches import Branch, branches
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.errors import BundleError
-from seq2edge.runtime.hypothesis import Hypothesis, length_penalty
+from seq2edge.runtime.guide import Guide, Prefix, prefix_ids
+from seq2edge.runtime.hypothesis import Hypothesis, Stop, length_penalty
 from seq2edge.runtime.inputs import (
     SOURCE,
-    Example,
     Given,
     checked_examples,
     collate,
     example_length,
+    real_positions,
 )
 from seq2edge.runtime.looks import Asked, Decoded, show
 from seq2edge.runtime.manifest import InputSpec, Limits
+from seq2edge.runtime.monitor import Number, Watch
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.records import Reader
 from seq2edge.runtime.scoring import TargetScore, score_ids, score_texts
 from seq2edge.runtime.search import search
+from seq2edge.runtime.sources import Sentence, Source, read_sources
 from seq2edge.runtime.stepper import FloatArray, Stepper
-from seq2edge.runtime.text import Piece, join, split
+from seq2edge.runtime.text import join
 from seq2edge.runtime.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # slow to import, and not needed to decode with another stepper
     from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.tokenizer import Tokenizer
-
-# A text of more characters than this for every token isn't even tokenized as a whole:
-# a piece has 16 characters at most (SentencePiece's default), and memory is bounded.
-_CHARACTERS_PER_TOKEN = 32
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class Flags:
     hit_length_limit: bool = False  # the translation (of a piece) was cut
     empty: bool = False  # nothing but spaces, not translated
     unknown: tuple[str, ...] = ()  # characters that the model doesn't know
+    stopped: Stop = ""  # by what it was cut short; the best so far is the result
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Alternative:
     text: str
     tokens: tuple[str, ...]
     score: float
+    token_log_probs: tuple[float, ...] = ()  # as of a Translation
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Translation:
     score: float
     flags: Flags
     alternatives: tuple[Alternative, ...] = ()  # n_best - 1 at most
+    # The model's own, of each of the tokens: without those of end tokens.
+    token_log_probs: tuple[float, ...] = ()
     alignment: Alignment | None = None  # of the text, if it was asked for
 
 
@@ -140,9 +143,11 @@ class Translator:
         options: SearchOptions | None = None,
         align: bool = False,
         replace_unknowns: bool = False,
+        guide: Guide | None = None,
     ) -> Translation:
         """Translate one text; without options as the model was evaluated."""
-        return self.translate_batch([text], options, align, replace_unknowns)[0]
+        texts = [text]
+        return self.translate_batch(texts, options, align, replace_unknowns, guide)[0]
 
     def translate_batch(
         self,
@@ -150,25 +155,31 @@ class Translator:
         options: SearchOptions | None = None,
         align: bool = False,
         replace_unknowns: bool = False,
+        guide: Guide | None = None,
     ) -> list[Translation]:
         """Translate any number of texts, the longest with each other.
 
         align: say where in its text each translation comes from. replace_unknowns: put
-        the source's own piece in place of an unknown token, which may then be written.
-        Both ask the attention, in a second pass over the best of each, and raise
-        InputError where there is none.
+        the source's own piece in place of an unknown token, which may then be
+        written. Both ask the attention, in
+        a second pass over the best of each, and raise InputError where there is none.
+        guide: prefixes of the translations, who is told of tokens, and a deadline; a
+        text that must be cut into pieces can't have a prefix (InputError).
         """
-        options = options or self.defaults
+        options, guide = options or self.defaults, guide or Guide()
         if replace_unknowns:
             options = replace(options, allow_unknown=True)
-        sources = [self._read(text) for text in texts]
-        sentences = [*chain(*(source.sentences for source in sources))]
-        found = iter(self._decode(sentences, options))
+        sources = read_sources(self, texts, guide)
+        sentences = [source.sentences for source in sources]
+        found = iter(self.decode_sentences([*chain(*sentences)], options, guide.watch))
         decoded = []
-        for source in sources:
-            hypotheses = [next(found) for _ in source.sentences]
-            translation = self._write(source, hypotheses, options)
-            decoded.append(source.decoded(hypotheses, translation))
+        for source, its in zip(sources, sentences, strict=True):
+            hypotheses = [next(found) for _ in its]
+            translation = self.write(source, hypotheses, options)
+            best = [first.tokens for first, *_ in hypotheses]
+            decoded.append(
+                Decoded(source.lead, source.pieces, source.examples, best, translation)
+            )
         if align or replace_unknowns:
             return show(self, decoded, Asked(align, replace_unknowns))
         return [text.translation for text in decoded]
@@ -179,17 +190,41 @@ class Translator:
         options: SearchOptions | None = None,
         align: bool = False,
         replace_unknowns: bool = False,
+        guide: Guide | None = None,
     ) -> Iterator[Translation]:
         """Translate line by line, in order and in bounded memory.
 
         Up to `batching.lines` lines are read ahead, to be sorted by length; make it 1
-        where a person waits for each translation.
+        where a person waits for each translation. A deadline is that of the lines which
+        are translated together.
         """
+        guide, first = guide or Guide(), 0
         for window in windows(lines, self.batching.lines):
-            yield from self.translate_batch(window, options, align, replace_unknowns)
+            part = guide.part(first, len(window))
+            first += len(window)
+            yield from self.translate_batch(
+                window, options, align, replace_unknowns, part
+            )
+
+    def alternatives(
+        self,
+        text: str,
+        prefix: Prefix = "",
+        count: int = 5,
+        options: SearchOptions | None = None,
+    ) -> list[Branch]:
+        """What may follow a prefix: the `count` likeliest tokens, each gone on with.
+
+        The likeliest token comes first, whatever the score of what follows it. n_best
+        and prefix_bias of the options don't count here.
+        """
+        return branches(self, text, prefix, count, options or self.defaults)
 
     def generate(
-        self, examples: Sequence[Given], options: SearchOptions | None = None
+        self,
+        examples: Sequence[Given],
+        options: SearchOptions | None = None,
+        guide: Guide | None = None,
     ) -> list[list[Hypothesis]]:
         """Decode arrays as the model was trained on them, tokens with an end token.
 
@@ -198,7 +233,15 @@ class Translator:
         what is too long.
         """
         checked = checked_examples(examples, self.inputs, self.limits.source_tokens)
-        return self._decode(checked, options or self.defaults)
+        guide = guide or Guide()
+        guide.check(len(checked))
+        prefixes = guide.prefixes or [()] * len(checked)
+        numbers = guide.numbers or range(len(checked))
+        sentences = [
+            Sentence(example, prefix_ids(self, prefix), Number(number))
+            for example, prefix, number in zip(checked, prefixes, numbers, strict=True)
+        ]
+        return self.decode_sentences(sentences, options or self.defaults, guide.watch)
 
     def score(self, source: str, target: str) -> TargetScore:
         """How probable the model finds a target for a source."""
@@ -230,86 +273,79 @@ class Translator:
         limit = self.limits.source_tokens
         return attentions(self, checked_examples(examples, self.inputs, limit), targets)
 
-    def _read(self, text: str) -> "_Source":
-        """What there is to decode of a text, in pieces if it is too long."""
-        reader = self.reader
-        if self.tokenizer is not None and reader.reads_text:
-            return self._read_text(text, self.tokenizer)
-        if not text.strip():
-            return _Source([], [], False, ())
-        record = reader.read(text)
-        piece = Piece(text, "")
-        return _Source([piece], [record.example], record.cut, record.unknown)
-
-    def _read_text(self, text: str, tokenizer: "Tokenizer") -> "_Source":
-        limit, name = self.limits.source_tokens, self.inputs[0].name
-        lead, text = tokenizer.lead(text)
-        pieces, encoded = _tokenize(lead, text, tokenizer, limit)
-        blank = tokenizer.encode(lead)
-        unknown = (tokenizer.unknown_characters(lead + one.text) for one in pieces)
-        return _Source(
-            pieces=pieces,
-            examples=[
-                None
-                if ids == blank
-                else {name: np.array(_within(ids, limit, tokenizer.tail), np.int64)}
-                for ids in encoded
-            ],
-            truncated=any(len(ids) > limit for ids in encoded),
-            unknown=tuple(dict.fromkeys(chain(*unknown))),
-            lead=lead,
-        )
-
-    def _decode(
-        self, examples: Sequence[Example], options: SearchOptions
+    def decode_sentences(
+        self, sentences: Sequence[Sentence], options: SearchOptions, watch: Watch | None
     ) -> list[list[Hypothesis]]:
-        results: list[list[Hypothesis]] = [[] for _ in examples]
-        lengths = [example_length(example, self.inputs) for example in examples]
+        """The time of the watch begins here."""
+        monitor = watch.begin() if watch else None
+        results: list[list[Hypothesis]] = [[] for _ in sentences]
+        lengths = [example_length(one.example, self.inputs) for one in sentences]
         for batch in batches(lengths, self.batching):
+            chosen = [sentences[index] for index in batch]
+            inputs = collate([one.example for one in chosen], self.inputs)
+            covers = options.coverage_penalty > 0
+            guidance = Guidance(
+                prefixes=[one.prefix for one in chosen],
+                numbers=[one.number for one in chosen],
+                read=real_positions(inputs, self.inputs) if covers else None,
+                monitor=monitor,
+            )
+            longest = [
+                self._max_length(lengths[index], len(one.prefix), options)
+                for index, one in zip(batch, chosen, strict=True)
+            ]
             found = search(
-                self.stepper,
-                collate([examples[index] for index in batch], self.inputs),
-                self.vocabulary,
-                options,
-                [self._max_length(lengths[index], options) for index in batch],
+                self.stepper, inputs, self.vocabulary, options, longest, guidance
             )
             for index, hypotheses in zip(batch, found, strict=True):
                 results[index] = hypotheses
         return results
 
-    def _max_length(self, source_length: int, options: SearchOptions) -> int:
-        """By the source's length, unless the options say otherwise.
+    def _max_length(self, source: int, prefix: int, options: SearchOptions) -> int:
+        """By the source's length, unless the options say otherwise; in tokens.
 
         It stops a model that repeats itself; what is right is hardly ever longer. Where
-        the source has no length, only the model's limit does.
+        the source has no length, only the model's limit does. A prefix may be longer,
+        and leaves room for as much as follows an empty source.
         """
         limit = self.limits.target_tokens
         ratio, constant = options.length_ratio, options.length_constant
-        usual = max(int(ratio * source_length) + constant, options.min_length + 1)
-        if not source_length:
+        usual = max(int(ratio * source), prefix) + constant
+        usual = max(usual, options.min_length + 1)
+        if not source:
             usual = limit
         return min(options.max_length or usual, limit)
 
-    def _write(
-        self, source: "_Source", found: list[list[Hypothesis]], options: SearchOptions
+    def write(
+        self, source: Source, found: list[list[Hypothesis]], options: SearchOptions
     ) -> Translation:
         """Put together what was found for each of a text's sentences."""
         ranks = range(max((len(hypotheses) for hypotheses in found), default=1))
         best, *others = (
             self._write_rank(source, found, rank, options) for rank in ranks
         )
+        firsts = [hypotheses[0] for hypotheses in found]
+        stops = [one.stopped for one in firsts if one.stopped]
         flags = Flags(
             split=len(found) > 1,
             truncated=source.truncated,
-            hit_length_limit=not all(hypotheses[0].finished for hypotheses in found),
+            hit_length_limit=not all(one.finished or one.stopped for one in firsts),
             empty=not found,
             unknown=source.unknown,
+            stopped=stops[0] if stops else "",
         )
-        return Translation(best.text, best.tokens, best.score, flags, tuple(others))
+        return Translation(
+            text=best.text,
+            tokens=best.tokens,
+            score=best.score,
+            flags=flags,
+            alternatives=tuple(others),
+            token_log_probs=best.token_log_probs,
+        )
 
     def _write_rank(
         self,
-        source: "_Source",
+        source: Source,
         found: list[list[Hypothesis]],
         rank: int,
         options: SearchOptions,
@@ -319,10 +355,12 @@ class Translator:
         decoded = iter([self.decode(one.tokens) for one in chosen])
         texts = ["" if one is None else next(decoded) for one in source.examples]
         tokens = [*chain(*(one.tokens for one in chosen))]
+        each = (one.token_log_probs[: len(one.tokens)] for one in chosen)
         return Alternative(
             text=join(source.pieces, texts),
             tokens=self.pieces(tokens),
             score=_score(chosen, options),
+            token_log_probs=tuple(chain(*each)),
         )
 
     def pieces(self, tokens: Sequence[int]) -> tuple[str, ...]:
@@ -334,29 +372,6 @@ class Translator:
         if self.tokenizer is None:
             return " ".join(_as_texts(tokens))
         return self.tokenizer.decode(tokens)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A text that has been read."""
-
-    pieces: list[Piece]
-    examples: list[Example | None]  # of each piece; None where it is blank
-    truncated: bool
-    unknown: tuple[str, ...]
-    lead: str = ""  # what each piece was read behind, a language token
-
-    @property
-    def sentences(self) -> list[Example]:
-        """What there is to decode."""
-        return [example for example in self.examples if example is not None]
-
-    def decoded(
-        self, hypotheses: Sequence[list[Hypothesis]], translation: Translation
-    ) -> Decoded:
-        """With the best of what was found for each sentence."""
-        best = [found[0].tokens for found in hypotheses]
-        return Decoded(self.lead, self.pieces, self.examples, best, translation)
 
 
 def _load_tokenizer(bundle: Bundle, vocabulary: Vocabulary) -> "Tokenizer | None":
@@ -379,36 +394,11 @@ def _as_texts(tokens: Sequence[int]) -> tuple[str, ...]:
     return tuple(map(str, tokens))
 
 
-def _tokenize(
-    lead: str, text: str, tokenizer: "Tokenizer", limit: int
-) -> tuple[list[Piece], list[list[int]]]:
-    """Pieces of a text and the ids of each behind the lead; all that can be fit."""
-    known: dict[str, list[int]] = {}
-
-    def fits(piece: str) -> bool:
-        if len(piece) > _CHARACTERS_PER_TOKEN * limit:
-            return False
-        ids = tokenizer.encode(lead + piece)
-        if len(ids) <= limit:
-            known[piece] = ids
-        return len(ids) <= limit
-
-    pieces = split(text, fits)
-    texts = [piece.text for piece in pieces]
-    return pieces, [known.get(one) or tokenizer.encode(lead + one) for one in texts]
-
-
-def _within(ids: list[int], limit: int, tail: int) -> list[int]:
-    """At most so many ids, the last ones (an end token) among them."""
-    if len(ids) <= limit:
-        return ids
-    return [*ids[: limit - tail], *ids[len(ids) - tail :]]
-
-
 def _score(hypotheses: Sequence[Hypothesis], options: SearchOptions) -> float:
     if len(hypotheses) < 2:
         return sum(one.score for one in hypotheses)
     log_prob = sum(one.log_prob for one in hypotheses)
-    length = sum(len(one.token_log_probs) for one in hypotheses)
+    # At least 1: a deadline may have left no token.
+    length = max(1, sum(len(one.token_log_probs) for one in hypotheses))
     alpha = options.length_penalty
     return log_prob / length_penalty(length, alpha, options.normalization)

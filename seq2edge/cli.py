@@ -5,7 +5,6 @@ standard output, notes and progress to standard error. Exit codes: 0 done, 1 an 
 that the user can mend (one sentence, no traceback), 2 wrong usage, 130 interrupted.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -18,11 +17,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from seq2edge.runtime.errors import Seq2EdgeError
+from seq2edge.search_options import (
+    GroupedCommand,
+    given_of,
+    search_of,
+    search_options,
+)
 from seq2edge.text_files import decode_lines, read_lines, write_text
+from seq2edge.translating import Asked, asked_options, print_alternatives
 
 if TYPE_CHECKING:
     from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.predictor import Predictor
+    from seq2edge.runtime.runner import Runner
     from seq2edge.runtime.scoring import Normalization
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -161,26 +168,11 @@ def export(
     print(bundle)
 
 
-def search_options(command: F) -> F:
-    """The options of commands that decode."""
-    options = [
-        click.option(
-            "--beam-size",
-            type=click.IntRange(1),
-            help="1 is greedy [default: the bundle's own].",
-        ),
-        click.option(
-            "--length-penalty",
-            type=click.FloatRange(0),
-            help="Alpha; 0 ranks by log-probability [default: the bundle's own].",
-        ),
-        click.option("--min-length", type=click.IntRange(0), default=0),
-        click.option("--max-length", type=click.IntRange(1), help="Target tokens."),
-        click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+def threads_option(command: F) -> F:
+    """How many threads onnxruntime may have."""
+    return click.option(
+        "--threads", type=click.IntRange(1), default=1, show_default=True
+    )(command)
 
 
 def line_options(command: F) -> F:
@@ -207,22 +199,13 @@ def line_options(command: F) -> F:
     return command
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @click.argument("bundle", type=FOLDER)
 @click.argument("text", nargs=-1)
-@search_options
 @line_options
-@click.option(
-    "--alignment",
-    "align",
-    is_flag=True,
-    help="Add which word of the source (from 0) each word comes from: TAB 0-0 1-2.",
-)
-@click.option(
-    "--replace-unknowns",
-    is_flag=True,
-    help="Put the source's piece in place of an unknown token.",
-)
+@threads_option
+@asked_options
+@search_options
 def translate(
     bundle: Path,
     text: tuple[str, ...],
@@ -231,9 +214,7 @@ def translate(
     errors: str,
     read_ahead: int | None,
     threads: int,
-    align: bool,
-    replace_unknowns: bool,
-    **search: Any,
+    **given: Any,
 ) -> None:
     """Translate each TEXT, or standard input line by line.
 
@@ -248,22 +229,19 @@ def translate(
     from seq2edge.runtime.batching import Batching
     from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.translator import Translator
-    from seq2edge.translations import json_line, plain_lines
 
-    batching = Batching(lines=read_ahead or _read_ahead())
+    asked = Asked.take(given, as_json=as_json, n_best=n_best)
+    read_ahead = read_ahead or (1 if asked.at_once else _read_ahead())
+    batching = Batching(lines=read_ahead)
     translator = Translator.load(bundle, EngineOptions(threads=threads), batching)
-    options = _search(translator.defaults, n_best=n_best, **search)
-    show = json_line if as_json else lambda one, _: "\n".join(plain_lines(one, n_best))
+    bias = asked.prefix_bias
+    options = search_of(translator, given, n_best=n_best, prefix_bias=bias)
     lines = _lines(text, errors)
-    _answer(
-        lines,
-        batching.lines,
-        lambda window: translator.translate_batch(
-            window, options, align, replace_unknowns
-        ),
-        show,
-        notes=not as_json,
-    )
+    if asked.alternatives is not None:
+        print_alternatives(translator, options, asked, lines)
+        return
+    work = asked.worker(translator, options)
+    _answer(lines, read_ahead, work, asked.show, notes=not as_json)
 
 
 @main.command()
@@ -421,7 +399,7 @@ def _answer(
             click.echo(f"seq2edge: {note}", err=True)
 
 
-@main.command()
+@main.command(cls=GroupedCommand)
 @click.argument("bundle", type=FOLDER)
 @click.option("--source", type=FILE, required=True, help="An input a line.")
 @click.option(
@@ -434,8 +412,9 @@ def _answer(
 @click.option(
     "--tokenize", default="13a", show_default=True, help="sacreBLEU's, e.g. zh."
 )
-@search_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@threads_option
+@search_options
 def evaluate(
     bundle: Path,
     source: Path,
@@ -443,7 +422,7 @@ def evaluate(
     tokenize: str,
     threads: int,
     as_json: bool,
-    **search: Any,
+    **given: Any,
 ) -> None:
     """How good BUNDLE is on a test set, and how fast.
 
@@ -457,13 +436,26 @@ def evaluate(
 
     sources, references = read_lines(source), read_lines(reference)
     runner = load_runner(bundle, EngineOptions(threads=threads))
-    defaults = getattr(runner, "defaults", None)  # of a search, which labels have none
-    options = EvaluateOptions(defaults and _search(defaults, **search), tokenize)
+    options = EvaluateOptions(_search_of_any(runner, given), tokenize)
     result = run(runner, sources, references, options)
     if as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
     else:
         print(result.text())
+
+
+def _search_of_any(runner: "Runner", given: dict[str, Any]) -> "SearchOptions | None":
+    """None where a bundle labels, which is no search: nothing may be given then."""
+    from seq2edge.runtime.errors import ConfigError
+    from seq2edge.runtime.translator import Translator
+
+    if isinstance(runner, Translator):
+        return search_of(runner, given)
+    if names := given_of(given):
+        raise ConfigError(
+            f"{', '.join(names)}: this bundle labels, and searches nothing"
+        )
+    return None
 
 
 @main.command()
@@ -508,12 +500,6 @@ def profile(
     print(profile_table(report))
     if record:
         write_text(record, text)
-
-
-def _search(defaults: "SearchOptions", **given: int | float | None) -> "SearchOptions":
-    """The bundle's own search with what was given on the command line."""
-    changes = {key: value for key, value in given.items() if value is not None}
-    return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]
 
 
 @main.command()

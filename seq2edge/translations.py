@@ -12,16 +12,24 @@ from seq2edge.runtime.translator import Translation
 _NOTES = {
     "truncated": "had a part left out, as no piece of it fits the model",
     "hit_length_limit": "were cut at the length limit",
+    "stopped": "were stopped by the deadline, the best so far",
 }
 
 
-def json_line(translation: Translation, milliseconds: float) -> str:
+def json_line(
+    translation: Translation, milliseconds: float, token_scores: bool = False
+) -> str:
     """One object: text, tokens, score, flags, milliseconds and alternatives.
 
-    With an alignment, if it was asked for: its pairs are [source, target].
+    With an alignment, if it was asked for: its pairs are [source, target]. So with
+    the log-probability of each token.
     """
     record = asdict(translation)
-    record["score"] = round(record["score"], 6)
+    for each in (record, *record["alternatives"]):
+        each["score"] = round(each["score"], 6)
+        log_probs = each.pop("token_log_probs")
+        if token_scores:
+            each["token_log_probs"] = [round(number, 6) for number in log_probs]
     alignment = record.pop("alignment")
     if alignment is not None:
         rows = alignment["attention"]
@@ -77,7 +85,7 @@ class Losses:
     def add(self, result: Translation | Prediction) -> None:
         """Count a result's flags."""
         for flag in _NOTES:
-            self._counts[flag] += getattr(result.flags, flag, False)
+            self._counts[flag] += bool(getattr(result.flags, flag, False))
 
     def notes(self) -> Iterator[str]:
         """A sentence for each kind of loss that happened."""
