@@ -1,14 +1,14 @@
 """A MarianMT folder computes, reads and writes here what it does in transformers."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hf_folders import ENGLISH, GERMAN, SMALL, marian_folder, marian_tokenizer
+from hf_folders import ENGLISH, GERMAN, marian_folder, marian_tokenizer
 from torch import Tensor
 
 from seq2edge.export.pipeline import export_checkpoint
@@ -18,7 +18,7 @@ from seq2edge.models.transformer import Transformer
 from seq2edge.runtime.translator import Translator
 
 UNTIED = {"share_encoder_decoder_embeddings": False}
-CONFIGS: dict[str, Mapping[str, object]] = {
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "usual": {},
     "relu": {"activation_function": "relu"},
     "gelu": {"activation_function": "gelu"},
@@ -92,7 +92,7 @@ def module_of(folder: Path) -> Transformer:
 def test_logits_and_encoder_are_those_of_transformers(
     name: str, tmp_path: Path
 ) -> None:
-    model = marian_folder(tmp_path, **{**SMALL, **CONFIGS[name]})
+    model = marian_folder(tmp_path, **CONFIGS[name])
     assert_same(model, module_of(tmp_path))
 
 
@@ -146,30 +146,61 @@ def texts() -> list[str]:
     """The corpus, and sentences made of its words."""
     draw = random.Random(3)
     words = " ".join(ENGLISH).split()
-    made = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(30)]
+    made = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(34)]
     return [*ENGLISH, *made]
 
 
-def generated(model: Any, tokenizer: Any, text: str, beams: int) -> tuple[int, ...]:
-    """What transformers writes: ids without start and end."""
-    given = tokenizer([text], return_tensors="pt")
-    [ids] = model.generate(**given, num_beams=beams).tolist()
-    end, pad = model.config.eos_token_id, model.config.pad_token_id
-    return tuple(id_ for id_ in ids if id_ not in (end, pad))
+def generated(
+    taught: tuple[Path, Any], given: Sequence[str], beams: int
+) -> list[tuple[tuple[int, ...], float]]:
+    """What transformers writes of a batch: ids without start and end, and scores."""
+    folder, model = taught
+    found = model.generate(
+        **marian_tokenizer(folder)(list(given), return_tensors="pt", padding=True),
+        num_beams=beams,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    silent = (model.config.eos_token_id, model.config.pad_token_id)
+    ids = [tuple(i for i in row if i not in silent) for row in found.sequences.tolist()]
+    scores = found.sequences_scores.tolist() if beams > 1 else [0.0] * len(ids)
+    return list(zip(ids, scores, strict=True))
+
+
+def sources(folder: Path, given: Sequence[str]) -> list[dict[str, list[int]]]:
+    tokenizer = marian_tokenizer(folder)
+    return [{"source": tokenizer(text).input_ids} for text in given]
 
 
 def test_greedy_search_writes_what_transformers_writes(
     taught: tuple[Path, Any], bundle: Path
 ) -> None:
-    folder, model = taught
-    tokenizer = marian_tokenizer(folder)
     translator = Translator.load(bundle)
-    options = replace(translator.defaults, beam_size=1, max_length=39)
+    options = replace(translator.defaults, beam_size=1)
     for text in texts():
-        [[found]] = translator.generate(
-            [{"source": tokenizer(text).input_ids}], options
-        )
-        assert found.tokens == generated(model, tokenizer, text, beams=1), text
+        [[found]] = translator.generate(sources(taught[0], [text]), options)
+        [(expected, _)] = generated(taught, [text], beams=1)
+        assert found.tokens == expected, text
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_the_defaults_find_what_four_beams_of_transformers_find(
+    rows: int, taught: tuple[Path, Any], bundle: Path
+) -> None:
+    translator, given = Translator.load(bundle), texts()
+    assert translator.defaults.beam_size == 4
+    different = set()
+    for first in range(0, len(given), rows):
+        batch = given[first : first + rows]
+        found = translator.generate(sources(taught[0], batch))
+        for [best], (ids, score) in zip(
+            found, generated(taught, batch, beams=4), strict=True
+        ):
+            assert best.tokens == ids, batch
+            assert best.score == pytest.approx(score, abs=1e-3), batch
+            different.add(ids)
+    assert len(given) >= 40
+    assert len(different) > len(given) // 2
 
 
 def test_the_bundle_translates_the_corpus(bundle: Path) -> None:
