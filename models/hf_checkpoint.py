@@ -24,7 +24,8 @@ from seq2edge.runtime.vocabulary import Vocabulary
 def load_huggingface(folder: Path) -> Checkpoint:
     """Read and check the folder; CheckpointError says what is wrong in one sentence."""
     config = read_config(folder / CONFIG, read_object(folder / CONFIG))
-    generation = read_generation(folder, config.values)
+    size = config.model.target_vocabulary
+    generation = read_generation(folder, config.values, size)
     tokenizer = read_tokenizer(folder, config)
     files = weight_files(folder)
     module = build_model(config.model)

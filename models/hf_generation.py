@@ -81,6 +81,7 @@ _HARMLESS = frozenset(
         *("target_lookbehind", "transformers_version", "use_cache"),
     }
 )
+_ENDS = ("eos_token_id", "decoder_start_token_id")  # of config.json if not here
 KEYS = _READ.keys() | _NEUTRAL.keys() | _NEUTRAL_IN_SAMPLING.keys() | _HARMLESS
 
 
@@ -130,8 +131,13 @@ def search_options(generation: Generation) -> SearchOptions:
     )
 
 
-def read_generation(folder: Path, config: Mapping[str, object]) -> Generation:
-    """How a folder whose config.json has these values would generate."""
+def read_generation(
+    folder: Path, config: Mapping[str, object], size: int
+) -> Generation:
+    """How a folder whose config.json has these values would generate.
+
+    size: of the target's vocabulary, which all ids are in.
+    """
     file = folder / GENERATION_CONFIG
     if file.is_file():
         given: Mapping[str, object] = read_object(file)
@@ -141,11 +147,11 @@ def read_generation(folder: Path, config: Mapping[str, object]) -> Generation:
     stated = {key: value for key, value in given.items() if value is not None}
     values: dict[str, Any] = {**_READ, **stated}
     values["eos_token_id"] = _single(values["eos_token_id"])
-    for key in ("eos_token_id", "decoder_start_token_id"):
+    for key in _ENDS:
         if values[key] is None:  # generate, too, begins with bos where it has no start
             usual = values["bos_token_id"] if key == "decoder_start_token_id" else None
             values[key] = config[key] if usual is None else usual
-    faults = [*_faults(given, values)]
+    faults = [*_faults(given, values), *_id_faults(given, size)]
     if faults:
         raise CheckpointError(
             f"{file}: {'; '.join(faults)}; mend it or remove what you can do without, "
@@ -173,6 +179,23 @@ def _faults(given: Mapping[str, object], values: Mapping[str, Any]) -> Iterator[
     forced, end = values["forced_eos_token_id"], values["eos_token_id"]
     if _single(forced) not in (None, end):
         yield f"forced_eos_token_id = {forced!r} isn't eos_token_id ({end!r})"
+
+
+def _id_faults(given: Mapping[str, object], size: int) -> Iterator[str]:
+    """Ids that no token has; `_faults` finds what is no id at all."""
+    for key in ("suppress_tokens", "bad_words_ids", "forced_bos_token_id", *_ENDS):
+        value = given.get(key)
+        if any(id_ >= size for id_ in _integers(value)):
+            yield f"{key} = {value!r} is outside of the vocabulary (0 to {size - 1})"
+
+
+def _integers(value: object) -> Iterator[int]:
+    """Those of nested lists."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _integers(item)
+    elif isinstance(value, int):
+        yield value
 
 
 def _is_integer(least: int) -> Callable[[Any], bool]:

@@ -153,4 +153,7 @@ def _open(spec: PieceTokenizerSpec, folder: Path) -> None:
     try:
         load_tokenizer(spec, folder)
     except BundleError as error:
-        raise CheckpointError(str(error)) from None
+        fault, _, _ = str(error).rpartition(";")  # what to do is for bundles
+        raise CheckpointError(
+            f"{fault}; copy the whole folder of the model again"
+        ) from None
