@@ -4,6 +4,7 @@ What the folder's files mean is said by `hf_config`, `hf_weights`, `hf_tokenizer
 `hf_generation`; docs/hugging-face.md lists what is supported.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from seq2edge.models.about import About
@@ -12,21 +13,28 @@ from seq2edge.models.checkpoint import CONFIG, FORMAT, Checkpoint, CheckpointInf
 from seq2edge.models.hf_config import HfConfig, read_config
 from seq2edge.models.hf_folder import read_object, weight_files
 from seq2edge.models.hf_generation import Generation, read_generation, search_options
+from seq2edge.models.hf_languages import chosen_languages
 from seq2edge.models.hf_tokenizer import HfTokenizer, read_tokenizer
 from seq2edge.models.hf_weights import load_weights
 from seq2edge.models.inputs import input_specs
 from seq2edge.models.transformer import Transformer
 from seq2edge.runtime.errors import CheckpointError
+from seq2edge.runtime.languages import LanguagePair, start, told
 from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.vocabulary import Vocabulary
 
 
-def load_huggingface(folder: Path) -> Checkpoint:
-    """Read and check the folder; CheckpointError says what is wrong in one sentence."""
+def load_huggingface(folder: Path, languages: LanguagePair) -> Checkpoint:
+    """Read and check the folder; CheckpointError says what is wrong in one sentence.
+
+    languages: those of the bundle, where the folder doesn't say them or others.
+    """
     config = read_config(folder / CONFIG, read_object(folder / CONFIG))
     size = config.model.target_vocabulary
     generation = read_generation(folder, config.values, size)
     tokenizer = read_tokenizer(folder, config)
+    spec = chosen_languages(folder, tokenizer.spec.languages, generation, languages)
+    tokenizer = replace(tokenizer, spec=replace(tokenizer.spec, languages=spec))
     files = weight_files(folder)
     module = build_model(config.model)
     assert isinstance(module, Transformer)
@@ -38,22 +46,30 @@ def load_huggingface(folder: Path) -> Checkpoint:
 def _info(
     folder: Path, config: HfConfig, tokenizer: HfTokenizer, generation: Generation
 ) -> CheckpointInfo:
-    model = config.model
+    model, spec = config.model, tokenizer.spec.languages
+    source, target = (spec.source, spec.target) if spec else (None, None)
+    vocabulary, search = told(
+        spec,
+        _vocabulary(folder, config, tokenizer, generation),
+        search_options(generation),
+    )
     return CheckpointInfo(
         format=FORMAT,
         about=About(
-            folder.resolve().name, tokenizer.source_language, tokenizer.target_language
+            folder.resolve().name,
+            source or tokenizer.source_language,
+            target or tokenizer.target_language,
         ),
         model=model,
         inputs=input_specs(model),
         labels=(),
         metric="bleu",
-        vocabulary=_vocabulary(folder, config, tokenizer, generation),
+        vocabulary=vocabulary,
         tokenizer=tokenizer.spec,
         limits=Limits(
             model.max_positions, min(model.max_positions, generation.most_tokens)
         ),
-        search=search_options(generation),
+        search=search,
         training={},
     )
 
@@ -63,10 +79,11 @@ def _vocabulary(
 ) -> Vocabulary:
     """The special ids of the target, checked against each other and the size."""
     size = config.model.target_vocabulary
+    language = start(tokenizer.spec.languages)
     ids = {
         "pad_token_id": config.token("pad_token_id"),
         "eos_token_id": generation.end,
-        "decoder_start_token_id": generation.start,
+        "decoder_start_token_id": generation.start if language is None else language,
     }
     faults = [
         f"{key} = {token!r} is outside of the vocabulary (0 to {size - 1})"
@@ -83,5 +100,5 @@ def _vocabulary(
             f"{folder / CONFIG}: {'; '.join(faults)}; copy the whole folder of the "
             "model again"
         )
-    pad, end, start = (token or 0 for token in ids.values())
-    return Vocabulary(size, pad, tokenizer.unknown, start, end)
+    pad, end, begin = (token or 0 for token in ids.values())
+    return Vocabulary(size, pad, tokenizer.unknown, begin, end)

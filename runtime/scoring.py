@@ -180,7 +180,9 @@ def _read_source(translator: "Translator", text: str) -> tuple[Example | None, b
 def _read_target(translator: "Translator", text: str) -> list[int]:
     """The ids of a target, without end token."""
     if translator.tokenizer is not None:
-        return translator.tokenizer.encode_target(text)
+        first = translator.defaults.forced_first  # a language, which is scored, too
+        ids = translator.tokenizer.encode_target(text)
+        return ids if first is None else [first, *ids]
     try:
         ids = [int(number) for number in text.split()]
     except ValueError:

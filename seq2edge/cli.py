@@ -95,6 +95,18 @@ def train(recipe: Path, output: Path, data: Path | None) -> None:
         raise
 
 
+def language_options(command: F) -> F:
+    """What a multilingual model is told; `inspect` lists a bundle's languages."""
+    for side in ("target", "source"):
+        command = click.option(
+            f"--{side}-language",
+            metavar="CODE",
+            help=f"The {side}'s, for a multilingual model, e.g. as deu_Latn "
+            "[default: the model's own].",
+        )(command)
+    return command
+
+
 @main.command()
 @click.argument("checkpoint", type=FOLDER)
 @click.argument("bundle", type=FOLDER)
@@ -111,6 +123,7 @@ def train(recipe: Path, output: Path, data: Path | None) -> None:
     help="Lines of INPUT or INPUT TAB REFERENCE to judge by, a field for each input "
     "[default: the checkpoint's sample.tsv].",
 )
+@language_options
 @click.option("--force", is_flag=True, help="Replace BUNDLE if it is one already.")
 @click.option(
     "--min-exact",
@@ -138,15 +151,21 @@ def export(
     bundle: Path,
     precision: str,
     sample: Path | None,
+    source_language: str | None,
+    target_language: str | None,
     force: bool,
     min_exact: float,
     max_bleu_loss: float,
     max_accuracy_loss: float,
 ) -> None:
-    """Export CHECKPOINT to a verified BUNDLE; a failing export leaves none."""
+    """Export CHECKPOINT to a verified BUNDLE; a failing export leaves none.
+
+    CHECKPOINT is a folder of `seq2edge train`, or of Hugging Face transformers.
+    """
     from seq2edge.export.parity import QualityLimits
     from seq2edge.export.pipeline import ExportOptions, export_checkpoint
     from seq2edge.progress import stages
+    from seq2edge.runtime.languages import LanguagePair
 
     limits = QualityLimits(
         min_exact=min_exact,
@@ -154,7 +173,11 @@ def export(
         max_accuracy_loss=max_accuracy_loss,
     )
     options = ExportOptions(
-        precision=precision, sample=sample, limits=limits, force=force
+        precision=precision,
+        sample=sample,
+        limits=limits,
+        force=force,
+        languages=LanguagePair(source_language, target_language),
     )
     with stages() as note:
         export_checkpoint(checkpoint, bundle, options, note)
@@ -210,6 +233,7 @@ def line_options(command: F) -> F:
 @main.command()
 @click.argument("bundle", type=FOLDER)
 @click.argument("text", nargs=-1)
+@language_options
 @search_options
 @line_options
 @click.option(
@@ -226,6 +250,8 @@ def line_options(command: F) -> F:
 def translate(
     bundle: Path,
     text: tuple[str, ...],
+    source_language: str | None,
+    target_language: str | None,
     n_best: int,
     as_json: bool,
     errors: str,
@@ -252,6 +278,7 @@ def translate(
 
     batching = Batching(lines=read_ahead or _read_ahead())
     translator = Translator.load(bundle, EngineOptions(threads=threads), batching)
+    translator = translator.for_languages(source_language, target_language)
     options = _search(translator.defaults, n_best=n_best, **search)
     show = json_line if as_json else lambda one, _: "\n".join(plain_lines(one, n_best))
     lines = _lines(text, errors)

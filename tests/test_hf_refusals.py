@@ -246,15 +246,29 @@ def test_an_id_outside_of_the_vocabulary_is_named(
     refusal(folder, key, str(value).strip("[]"))
 
 
+def exported(folder: Path, bundle: Path) -> str:
+    """What the command says as it refuses."""
+    result = CliRunner().invoke(main, ["export", str(folder), str(bundle)])
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert [path.name for path in bundle.parent.iterdir()] == [folder.name]
+    last = result.output.strip().splitlines()[-1]
+    assert last.startswith("seq2edge: ")
+    return last
+
+
 @pytest.mark.parametrize("name", [SAFE, "source.spm"])
 def test_the_command_ends_in_one_sentence_and_leaves_nothing(
     name: str, folder: Path, tmp_path: Path
 ) -> None:
     truncate(folder / name)
-    result = CliRunner().invoke(main, ["export", str(folder), str(tmp_path / "bundle")])
-    assert result.exit_code == 1
-    last = result.output.strip().splitlines()[-1]
-    assert last.startswith("seq2edge: ")
-    assert name in last
-    assert "Traceback" not in result.output
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (folder / "sample.tsv").write_text("a\tb\n", encoding="utf-8")
+    assert name in exported(folder, tmp_path / "bundle")
+
+
+def test_a_folder_without_sample_says_what_to_give(
+    folder: Path, tmp_path: Path
+) -> None:
+    message = exported(folder, tmp_path / "bundle")
+    assert "no sample.tsv" in message
+    assert "SOURCE TAB REFERENCE with --sample FILE" in message
