@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a checkpoint: MarianMT, read without transformers.
+"""A Hugging Face folder as a checkpoint, read without transformers.
 
 What the folder's files mean is said by `hf_config`, `hf_weights`, `hf_tokenizer` and
 `hf_generation`; docs/hugging-face.md lists what is supported.
@@ -14,7 +14,8 @@ from seq2edge.models.hf_config import HfConfig, read_config
 from seq2edge.models.hf_folder import read_object, weight_files
 from seq2edge.models.hf_generation import Generation, read_generation, search_options
 from seq2edge.models.hf_languages import chosen_languages
-from seq2edge.models.hf_tokenizer import HfTokenizer, read_tokenizer
+from seq2edge.models.hf_settings import HfTokenizer
+from seq2edge.models.hf_tokenizer import read_tokenizer
 from seq2edge.models.hf_weights import load_weights
 from seq2edge.models.inputs import input_specs
 from seq2edge.models.transformer import Transformer

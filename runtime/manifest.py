@@ -106,6 +106,7 @@ class PieceTokenizerSpec:
     offset: int  # to be added to the model's own ids
     unknown: int
     special: Mapping[str, int]  # read where they stand in a text, never written
+    strips_left: tuple[str, ...]  # those of them that take the space before
     suffix: tuple[int, ...]  # behind every source
     begins_with_code: bool  # >>deu<< at the beginning of a text is one token
     clean_up: bool  # remove spaces before punctuation from what is written

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hf_folders import ENGLISH, GERMAN, marian_folder, marian_tokenizer
-from torch import Tensor
+from hf_parity import assert_same
 
 from seq2edge.export.pipeline import export_checkpoint
 from seq2edge.export.spec import ExportOptions
@@ -33,53 +33,6 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "separate vocabularies": {"separate": True},
     "separate and untied": {"separate": True, "tie_word_embeddings": False},
 }
-
-
-def batch(model: Any, sizes: tuple[int, int, int] = (3, 9, 7)) -> dict[str, Tensor]:
-    """Ragged sources and teacher-forced targets, drawn with a seed."""
-    generator = torch.Generator().manual_seed(1)
-    rows, source_length, target_length = sizes
-    config = model.config
-    lengths = torch.tensor([source_length, 4, 1])[:rows]
-    source = torch.randint(
-        2, config.vocab_size - 1, (rows, source_length), generator=generator
-    )
-    mask = torch.arange(source_length)[None] < lengths[:, None]
-    target = torch.randint(
-        2, config.decoder_vocab_size - 1, (rows, target_length), generator=generator
-    )
-    target[:, 0] = config.decoder_start_token_id
-    return {
-        "input_ids": source.masked_fill(~mask, config.pad_token_id),
-        "attention_mask": mask.long(),
-        "decoder_input_ids": target,
-    }
-
-
-def outputs(module: Transformer, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Our logits, and what the encoder's last norm or layer gives."""
-    seen: list[Tensor] = []
-    hook = module.encoder.norm.register_forward_hook(lambda *call: seen.append(call[2]))
-    lengths = given["attention_mask"].sum(dim=1).int()
-    inputs = {"source": given["input_ids"], "source_lengths": lengths}
-    with torch.no_grad():
-        logits = module(inputs, given["decoder_input_ids"])
-    hook.remove()
-    return logits, seen[0]
-
-
-def assert_same(model: Any, module: Transformer) -> None:
-    """Equal encoder outputs and logits, to 1e-5 of their largest value."""
-    given = batch(model)
-    with torch.no_grad():
-        expected = model(**given)
-    logits, encoded = outputs(module, given)
-    real = given["attention_mask"].bool()
-    for ours, theirs in (
-        (logits, expected.logits),
-        (encoded[real], expected.encoder_last_hidden_state[real]),
-    ):
-        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 def module_of(folder: Path) -> Transformer:
