@@ -67,9 +67,7 @@ def _info(
         metric="bleu",
         vocabulary=vocabulary,
         tokenizer=tokenizer.spec,
-        limits=Limits(
-            model.max_positions, min(model.max_positions, generation.most_tokens)
-        ),
+        limits=Limits(model.max_positions, model.max_positions),
         search=search,
         training={},
     )

@@ -248,6 +248,11 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+def _most_tokens(max_length: int) -> int:
+    """Without the start token; 20, the default, generate takes for so many new ones."""
+    return 20 if max_length == _READ["max_length"] else max_length - 1
+
+
 def _generation(values: Mapping[str, Any]) -> Generation:
     most, least = values["max_new_tokens"], values["min_new_tokens"]
     end = values["eos_token_id"]
@@ -259,7 +264,7 @@ def _generation(values: Mapping[str, Any]) -> Generation:
         num_beams=values["num_beams"],
         length_penalty=float(values["length_penalty"]),
         early_stopping=values["early_stopping"],
-        most_tokens=values["max_length"] - 1 if most is None else most,
+        most_tokens=_most_tokens(values["max_length"]) if most is None else most,
         least_tokens=max(values["min_length"] - 1, least or 0, 0),
         forced_first=values["forced_bos_token_id"],
         forced_end=values["forced_eos_token_id"] is not None,
