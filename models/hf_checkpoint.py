@@ -4,8 +4,11 @@ What the folder's files mean is said by `hf_config`, `hf_weights`, `hf_tokenizer
 `hf_generation`; docs/hugging-face.md lists what is supported.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from seq2edge.models.about import About
 from seq2edge.models.build import build_model
@@ -24,6 +27,8 @@ from seq2edge.runtime.languages import LanguagePair, start, told
 from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.vocabulary import Vocabulary
 
+_SILENT = -1000.0  # exp of it is 0 in float32; -inf would make NaN where it is compared
+
 
 def load_huggingface(folder: Path, languages: LanguagePair) -> Checkpoint:
     """Read and check the folder; CheckpointError says what is wrong in one sentence.
@@ -40,8 +45,17 @@ def load_huggingface(folder: Path, languages: LanguagePair) -> Checkpoint:
     module = build_model(config.model)
     assert isinstance(module, Transformer)
     load_weights(module, files, config.family.has_bias)
+    if generation.renormalizes:
+        _silence(module, [ids[0] for ids in generation.banned])
     info = _info(folder, config, tokenizer, generation)
     return Checkpoint(folder, info, module.eval(), files)
+
+
+def _silence(module: Transformer, tokens: Sequence[int]) -> None:
+    """Give tokens that never come no probability, so that the others sum to 1."""
+    bias = module.output.projection.bias
+    with torch.no_grad():
+        bias[[*tokens]] = _SILENT
 
 
 def _info(

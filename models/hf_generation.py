@@ -5,7 +5,7 @@ key that changes what is found, and that our search doesn't have, is refused.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ _READ: Mapping[str, object] = {
     "no_repeat_ngram_size": 0,
     "bad_words_ids": None,
     "suppress_tokens": None,
+    "renormalize_logits": False,
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
     "do_sample": False,
@@ -53,7 +54,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "guidance_scale": (None, 1.0),
     "penalty_alpha": (None, 0.0),
     "prompt_lookup_num_tokens": (None,),
-    "renormalize_logits": (False, None),
     "stop_strings": (None,),
     "max_time": (None,),
     "token_healing": (False,),
@@ -99,6 +99,7 @@ class Generation:
     forced_first: int | None
     forced_end: bool  # at most_tokens
     banned: tuple[tuple[int, ...], ...]  # sequences
+    renormalizes: bool  # what is left when the banned are gone, to a sum of 1
     repetition_penalty: float
     no_repeat_ngram_size: int
     sampling: bool
@@ -151,13 +152,19 @@ def read_generation(
         if values[key] is None:  # generate, too, begins with bos where it has no start
             usual = values["bos_token_id"] if key == "decoder_start_token_id" else None
             values[key] = config[key] if usual is None else usual
-    faults = [*_faults(given, values), *_id_faults(given, size)]
+    _refuse(file, [*_faults(given, values), *_id_faults(given, size)])
+    generation = _generation(values)
+    _refuse(file, [*_sum_faults(generation)])
+    return generation
+
+
+def _refuse(file: Path, faults: Sequence[str]) -> None:
+    """CheckpointError if there are any."""
     if faults:
         raise CheckpointError(
             f"{file}: {'; '.join(faults)}; mend it or remove what you can do without, "
             "see docs/hugging-face.md"
         )
-    return _generation(values)
 
 
 def _single(value: object) -> object:
@@ -179,6 +186,23 @@ def _faults(given: Mapping[str, object], values: Mapping[str, Any]) -> Iterator[
     forced, end = values["forced_eos_token_id"], values["eos_token_id"]
     if _single(forced) not in (None, end):
         yield f"forced_eos_token_id = {forced!r} isn't eos_token_id ({end!r})"
+
+
+def _sum_faults(generation: Generation) -> Iterator[str]:
+    """What can't be had where probabilities are made to sum to 1 again.
+
+    Tokens that never come have no probability in our module, which is the same; others
+    would have to be known at each step.
+    """
+    varying = {
+        "min_length or min_new_tokens": generation.least_tokens > 0,
+        "repetition_penalty": generation.repetition_penalty != 1,
+        "no_repeat_ngram_size": generation.no_repeat_ngram_size > 0,
+        "bad_words_ids of several tokens": any(len(i) > 1 for i in generation.banned),
+    }
+    if generation.renormalizes:
+        for key in (key for key, given in varying.items() if given):
+            yield f"renormalize_logits = True isn't supported together with {key}"
 
 
 def _id_faults(given: Mapping[str, object], size: int) -> Iterator[str]:
@@ -238,6 +262,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "no_repeat_ngram_size": _COUNT,
     "bad_words_ids": ("a list of lists of ids", _or_none(_are_sequences)),
     "suppress_tokens": ("a list of ids", _or_none(_are_tokens)),
+    "renormalize_logits": ("true or false", lambda value: type(value) is bool),
     "forced_bos_token_id": _TOKEN,
     "do_sample": ("true or false", lambda value: type(value) is bool),
     "temperature": ("a number above 0", _is_positive),
@@ -269,6 +294,7 @@ def _generation(values: Mapping[str, Any]) -> Generation:
         forced_first=values["forced_bos_token_id"],
         forced_end=values["forced_eos_token_id"] is not None,
         banned=tuple(tuple(ids) for ids in banned if ids != [end]),
+        renormalizes=values["renormalize_logits"],
         repetition_penalty=float(values["repetition_penalty"]),
         no_repeat_ngram_size=values["no_repeat_ngram_size"],
         sampling=values["do_sample"],

@@ -89,13 +89,13 @@ def _added(folder: Path, number: object, token: object) -> AddedToken:
         assert isinstance(content, str)
     except (AssertionError, KeyError, ValueError):
         raise CheckpointError(
-            f"{folder}: the added token {number!r}: {token!r} is none; copy the whole "
-            "folder of the model again"
+            f"{folder / TOKENIZER_CONFIG}: the added token {number!r}: {token!r} is "
+            "none; copy the whole folder of the model again"
         ) from None
     if odd := [key for key in ("rstrip", "single_word") if token.get(key) is True]:
         raise CheckpointError(
-            f"{folder}: {odd[0]} of the added token {content!r} isn't supported; "
-            "export a model without"
+            f"{folder / TOKENIZER_CONFIG}: {odd[0]} of the added token {content!r} "
+            "isn't supported; export a model without"
         )
     return AddedToken(content, id_, token.get("lstrip") is True)
 

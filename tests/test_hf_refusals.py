@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from hf_folders import marian_folder, write_json
+from hf_folders import change, marian_folder, write_json
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -47,11 +47,6 @@ def refusal(folder: Path, *names: str) -> str:
     assert "\n" not in message
     assert re.search("; (copy|export|use|mend|save)", message), message
     return message
-
-
-def change(file: Path, **values: object) -> None:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    write_json(file, {**content, **values})
 
 
 def change_tensors(
@@ -219,6 +214,7 @@ def test_positions_that_are_no_sines_are_named(folder: Path) -> None:
         ("num_beams", 0),
         ("length_penalty", "long"),
         ("my_own_rule", 1),
+        ("renormalize_logits", "yes"),
     ],
 )
 def test_a_generation_key_that_cannot_be_had_is_named(
@@ -226,6 +222,13 @@ def test_a_generation_key_that_cannot_be_had_is_named(
 ) -> None:
     change(folder / GENERATION, **{key: value})
     refusal(folder, GENERATION, f"{key} = {value!r}")
+
+
+def test_sums_of_one_that_change_at_each_step_are_refused(folder: Path) -> None:
+    change(folder / GENERATION, renormalize_logits=True)
+    load_checkpoint(folder)
+    change(folder / GENERATION, no_repeat_ngram_size=2, min_length=3)
+    refusal(folder, "renormalize_logits = True", "no_repeat_ngram_size", "min_length")
 
 
 @pytest.mark.parametrize(
