@@ -81,7 +81,9 @@ def test_positions_that_a_file_holds_are_checked_and_not_used(tmp_path: Path) ->
 def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A folder whose model translates the corpus, and the model."""
     folder = tmp_path_factory.mktemp("opus") / "opus-mt-en-de"
-    return folder, marian_folder(folder, steps=120, decoder_layers=1)
+    return folder, marian_folder(
+        folder, steps=120, decoder_layers=1, renormalize_logits=True
+    )
 
 
 @pytest.fixture(scope="module")
