@@ -22,6 +22,7 @@ from seq2edge.models.hf_tokenizer import read_tokenizer
 from seq2edge.models.hf_weights import load_weights
 from seq2edge.models.inputs import input_specs
 from seq2edge.models.transformer import Transformer
+from seq2edge.models.transformer_config import TransformerConfig
 from seq2edge.runtime.errors import CheckpointError
 from seq2edge.runtime.languages import LanguagePair, start, told
 from seq2edge.runtime.manifest import Limits
@@ -42,6 +43,7 @@ def load_huggingface(folder: Path, languages: LanguagePair) -> Checkpoint:
     spec = chosen_languages(folder, tokenizer.spec.languages, generation, languages)
     tokenizer = replace(tokenizer, spec=replace(tokenizer.spec, languages=spec))
     files = weight_files(folder)
+    _check_room(folder, config.model, files)
     module = build_model(config.model)
     assert isinstance(module, Transformer)
     load_weights(module, files, config.family.has_bias)
@@ -49,6 +51,22 @@ def load_huggingface(folder: Path, languages: LanguagePair) -> Checkpoint:
         _silence(module, [ids[0] for ids in generation.banned])
     info = _info(folder, config, tokenizer, generation)
     return Checkpoint(folder, info, module.eval(), files)
+
+
+def _check_room(folder: Path, model: TransformerConfig, files: Sequence[Path]) -> None:
+    """Refuse a configuration of more weights than the files have bytes.
+
+    Before a module of that size is made, which may be more than there is memory.
+    """
+    size, layers = model.size, model.encoder_layers + model.decoder_layers
+    widths = model.encoder_feed_forward + model.decoder_feed_forward
+    least = size * (model.target_vocabulary + 4 * layers * size + 2 * widths)
+    room = sum(file.stat().st_size for file in files)
+    if least > room:
+        raise CheckpointError(
+            f"{folder / CONFIG} asks for {least} weights or more, and {files[0].name} "
+            f"has {room} bytes; copy both from the same model"
+        )
 
 
 def _silence(module: Transformer, tokens: Sequence[int]) -> None:

@@ -35,6 +35,7 @@ _SIZES = (
     "decoder_ffn_dim",
     "max_position_embeddings",
 )
+_MOST_POSITIONS = 1 << 16  # a table of them is computed where the file has none
 _TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 _SWITCHES = ("scale_embedding", "share_encoder_decoder_embeddings")
 # Types that one may expect here, and why they are none.
@@ -144,6 +145,9 @@ def _type_faults(values: Mapping[str, object]) -> Iterator[str]:
         value = values[key]
         if type(value) is not int or value < 1:
             yield f"{key} = {value!r} must be an integer of at least 1"
+    most = values["max_position_embeddings"]
+    if type(most) is int and most > _MOST_POSITIONS:
+        yield f"max_position_embeddings = {most} must be at most {_MOST_POSITIONS}"
     for key in (*_SWITCHES, "tie_word_embeddings"):
         if type(values[key]) is not bool:
             yield f"{key} = {values[key]!r} must be true or false"

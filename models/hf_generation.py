@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from seq2edge.models.checkpoint import CONFIG
 from seq2edge.models.hf_folder import GENERATION_CONFIG, read_object
-from seq2edge.runtime.errors import CheckpointError
+from seq2edge.runtime.errors import CheckpointError, ConfigError
 from seq2edge.runtime.options import SearchOptions
 
 # What is read, with the defaults of transformers 4.57.
@@ -154,7 +154,7 @@ def read_generation(
             values[key] = config[key] if usual is None else usual
     _refuse(file, [*_faults(given, values), *_id_faults(given, size)])
     generation = _generation(values)
-    _refuse(file, [*_sum_faults(generation)])
+    _refuse(file, [*_sum_faults(generation), *_search_faults(generation)])
     return generation
 
 
@@ -205,6 +205,14 @@ def _sum_faults(generation: Generation) -> Iterator[str]:
             yield f"renormalize_logits = True isn't supported together with {key}"
 
 
+def _search_faults(generation: Generation) -> Iterator[str]:
+    """What contradicts itself, as min_length above max_length; in our names."""
+    try:
+        search_options(generation)
+    except ConfigError as error:
+        yield str(error)
+
+
 def _id_faults(given: Mapping[str, object], size: int) -> Iterator[str]:
     """Ids that no token has; `_faults` finds what is no id at all."""
     for key in ("suppress_tokens", "bad_words_ids", "forced_bos_token_id", *_ENDS):
@@ -252,7 +260,7 @@ _COUNT = ("an integer of at least 0", _is_integer(0))
 _TOKEN = ("the id of a token", _or_none(_is_integer(0)))
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "num_beams": ("an integer of at least 1", _is_integer(1)),
-    "length_penalty": ("a number", _is_number),
+    "length_penalty": ("a number of at least 0", lambda v: _is_number(v) and v >= 0),
     "early_stopping": ("true, false or never", lambda v: v in (True, False, "never")),
     "max_length": ("an integer of at least 2", _is_integer(2)),
     "max_new_tokens": ("an integer of at least 1", _or_none(_is_integer(1))),

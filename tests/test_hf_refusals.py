@@ -117,6 +117,7 @@ def test_truncated_weights_are_named(pickled: bool, tmp_path: Path) -> None:
         ("d_model", "wide"),
         ("d_model", 33),
         ("encoder_layers", 0),
+        ("max_position_embeddings", 1 << 40),
         ("encoder_attention_heads", 5),
         ("architectures", ["MarianForCausalLM"]),
     ],
@@ -126,6 +127,19 @@ def test_a_config_key_that_cannot_be_had_is_named(
 ) -> None:
     change(folder / CONFIG, **{key: value})
     refusal(folder, CONFIG, str(value))
+
+
+@pytest.mark.parametrize(
+    "key", ["d_model", "encoder_layers", "decoder_ffn_dim", "vocab_size"]
+)
+def test_a_config_that_asks_for_all_memory_is_refused(key: str, folder: Path) -> None:
+    change(folder / CONFIG, **{key: 1 << 40})
+    refusal(folder)
+
+
+def test_lengths_that_contradict_each_other_are_refused(folder: Path) -> None:
+    change(folder / GENERATION, max_length=10, min_length=20)
+    refusal(folder, GENERATION, "min_length 19 is above max_length 9")
 
 
 def test_several_faults_come_at_once(folder: Path) -> None:
@@ -166,7 +180,7 @@ def test_a_pickle_that_calls_is_not_run(how: str, folder: Path, tmp_path: Path) 
 
 def test_a_pickle_of_something_else_is_refused(folder: Path) -> None:
     (folder / SAFE).unlink()
-    torch.save([1, 2], folder / PICKLED)
+    torch.save([torch.zeros(100_000)], folder / PICKLED)
     refusal(folder, PICKLED, "tensors")
 
 
@@ -215,6 +229,7 @@ def test_positions_that_are_no_sines_are_named(folder: Path) -> None:
         ("length_penalty", "long"),
         ("my_own_rule", 1),
         ("renormalize_logits", "yes"),
+        ("length_penalty", -1.0),
     ],
 )
 def test_a_generation_key_that_cannot_be_had_is_named(
