@@ -1,5 +1,6 @@
 """A multilingual model is told its languages at export, and others at run time."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,8 +23,9 @@ from hf_multilingual import KINDS, multilingual_folder, tokenizer_of
 
 from seq2edge.cli import main
 from seq2edge.models.loading import load_checkpoint
-from seq2edge.runtime.errors import CheckpointError, ConfigError
+from seq2edge.runtime.errors import BundleError, CheckpointError, ConfigError
 from seq2edge.runtime.languages import LanguagePair
+from seq2edge.runtime.manifest import Manifest
 from seq2edge.runtime.translator import Translator
 
 EXPORTED = ["m2m100", "nllb", "mbart", "mbart50"]
@@ -229,6 +231,25 @@ def test_a_model_of_one_pair_is_told_none(tmp_path: Path, marian: Made) -> None:
         load_checkpoint(tmp_path, LanguagePair(target="deu"))
     with pytest.raises(ConfigError, match="isn't told the source language"):
         Translator.load(marian.bundle).for_languages(source="eng")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("source", "xxx_Latn", "has no token for 'xxx_Latn'"),
+        ("target", "xxx_Latn", "has no token for 'xxx_Latn'"),
+        ("tokens", {"deu_Latn": 5, "eng_Latn": 900}, "vocabulary for eng_Latn"),
+        ("tokens", {"deu_Latn": -1, "eng_Latn": 5}, "vocabulary for deu_Latn"),
+        ("source_place", "middle", "source_place"),
+    ],
+)
+def test_a_manifest_whose_languages_contradict_it_is_refused(
+    key: str, value: object, expected: str, made: Callable[[str], Made]
+) -> None:
+    manifest = json.loads((made("nllb").bundle / "manifest.json").read_text("utf-8"))
+    manifest["tokenizer"]["languages"][key] = value
+    with pytest.raises(BundleError, match=expected):
+        Manifest.from_json(manifest)
 
 
 def test_inspect_lists_the_languages(made: Callable[[str], Made], marian: Made) -> None:
