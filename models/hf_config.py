@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seq2edge.models.hf_families import FAMILIES, Family
-from seq2edge.models.hf_generation import KEYS as GENERATION_KEYS
+from seq2edge.models.hf_generation_keys import KEYS as GENERATION_KEYS
 from seq2edge.models.transformer_config import TransformerConfig
 from seq2edge.runtime.errors import CheckpointError, ConfigError
 

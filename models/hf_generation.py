@@ -12,77 +12,15 @@ from typing import Any, Literal
 
 from seq2edge.models.checkpoint import CONFIG
 from seq2edge.models.hf_folder import GENERATION_CONFIG, read_object
+from seq2edge.models.hf_generation_keys import (
+    ENDS,
+    KEYS,
+    NEUTRAL,
+    NEUTRAL_IN_SAMPLING,
+    READ,
+)
 from seq2edge.runtime.errors import CheckpointError, ConfigError
 from seq2edge.runtime.options import SearchOptions
-
-# What is read, with the defaults of transformers 4.57.
-_READ: Mapping[str, object] = {
-    "num_beams": 1,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-    "max_length": 20,
-    "max_new_tokens": None,
-    "min_length": 0,
-    "min_new_tokens": None,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "renormalize_logits": False,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "do_sample": False,
-    "temperature": 1.0,
-    "top_k": 50,
-    "top_p": 1.0,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "decoder_start_token_id": None,
-}
-# What must be as it is where nobody asks for it.
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "num_beam_groups": (1, None),
-    "diversity_penalty": (0.0, None),
-    "constraints": (None,),
-    "force_words_ids": (None,),
-    "begin_suppress_tokens": (None, []),
-    "sequence_bias": (None,),
-    "encoder_no_repeat_ngram_size": (0, None),
-    "encoder_repetition_penalty": (1.0, None),
-    "exponential_decay_length_penalty": (None,),
-    "guidance_scale": (None, 1.0),
-    "penalty_alpha": (None, 0.0),
-    "prompt_lookup_num_tokens": (None,),
-    "stop_strings": (None,),
-    "max_time": (None,),
-    "token_healing": (False,),
-    "watermarking_config": (None,),
-    "dola_layers": (None,),
-    "assistant_early_exit": (None,),
-}
-_NEUTRAL_IN_SAMPLING: Mapping[str, tuple[object, ...]] = {
-    "min_p": (None, 0.0),
-    "typical_p": (1.0, None),
-    "epsilon_cutoff": (0.0, None),
-    "eta_cutoff": (0.0, None),
-    "num_beams": (1,),
-}
-_HARMLESS = frozenset(
-    {
-        *("_commit_hash", "_from_model_config", "_original_object_hash"),
-        *("assistant_confidence_threshold", "assistant_lookbehind", "cache_config"),
-        *("cache_implementation", "compile_config", "disable_compile"),
-        *("is_assistant", "low_memory", "max_matching_ngram_size"),
-        *("num_assistant_tokens", "num_assistant_tokens_schedule"),
-        *("num_return_sequences", "output_attentions", "output_hidden_states"),
-        *("output_logits", "output_scores", "prefill_chunk_size"),
-        *("remove_invalid_values", "return_dict_in_generate", "return_legacy_cache"),
-        *("target_lookbehind", "transformers_version", "use_cache"),
-    }
-)
-_ENDS = ("eos_token_id", "decoder_start_token_id")  # of config.json if not here
-KEYS = _READ.keys() | _NEUTRAL.keys() | _NEUTRAL_IN_SAMPLING.keys() | _HARMLESS
 
 
 @dataclass(frozen=True)
@@ -146,9 +84,9 @@ def read_generation(
         file = folder / CONFIG
         given = {key: config[key] for key in KEYS & config.keys()}
     stated = {key: value for key, value in given.items() if value is not None}
-    values: dict[str, Any] = {**_READ, **stated}
+    values: dict[str, Any] = {**READ, **stated}
     values["eos_token_id"] = _single(values["eos_token_id"])
-    for key in _ENDS:
+    for key in ENDS:
         if values[key] is None:  # generate, too, begins with bos where it has no start
             usual = values["bos_token_id"] if key == "decoder_start_token_id" else None
             values[key] = config[key] if usual is None else usual
@@ -176,7 +114,7 @@ def _faults(given: Mapping[str, object], values: Mapping[str, Any]) -> Iterator[
     """Every key that is unknown, or has a value that can't be had."""
     for key in sorted(given.keys() - KEYS):
         yield f"{key} = {given[key]!r} is a key that seq2edge doesn't know"
-    neutral = {**_NEUTRAL, **(_NEUTRAL_IN_SAMPLING if values["do_sample"] else {})}
+    neutral = {**NEUTRAL, **(NEUTRAL_IN_SAMPLING if values["do_sample"] else {})}
     for key, accepted in neutral.items():
         if given.get(key, accepted[0]) not in accepted:
             yield f"{key} = {given[key]!r} isn't supported, {accepted[0]!r} is"
@@ -215,7 +153,7 @@ def _search_faults(generation: Generation) -> Iterator[str]:
 
 def _id_faults(given: Mapping[str, object], size: int) -> Iterator[str]:
     """Ids that no token has; `_faults` finds what is no id at all."""
-    for key in ("suppress_tokens", "bad_words_ids", "forced_bos_token_id", *_ENDS):
+    for key in ("suppress_tokens", "bad_words_ids", "forced_bos_token_id", *ENDS):
         value = given.get(key)
         if any(id_ >= size for id_ in _integers(value)):
             yield f"{key} = {value!r} is outside of the vocabulary (0 to {size - 1})"
@@ -283,7 +221,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 def _most_tokens(max_length: int) -> int:
     """Without the start token; 20, the default, generate takes for so many new ones."""
-    return 20 if max_length == _READ["max_length"] else max_length - 1
+    return 20 if max_length == READ["max_length"] else max_length - 1
 
 
 def _generation(values: Mapping[str, Any]) -> Generation:
