@@ -83,21 +83,19 @@ class Settings:
 
 def _added(folder: Path, number: object, token: object) -> AddedToken:
     """One of a listing; CheckpointError if it is none, or is cut in an odd way."""
-    try:
-        assert isinstance(token, Mapping)
-        content, id_ = token["content"], int(str(number))
-        assert isinstance(content, str)
-    except (AssertionError, KeyError, ValueError):
+    content = token.get("content") if isinstance(token, Mapping) else None
+    if not isinstance(content, str) or not str(number).isdecimal():
         raise CheckpointError(
             f"{folder / TOKENIZER_CONFIG}: the added token {number!r}: {token!r} is "
             "none; copy the whole folder of the model again"
-        ) from None
+        )
+    assert isinstance(token, Mapping)
     if odd := [key for key in ("rstrip", "single_word") if token.get(key) is True]:
         raise CheckpointError(
             f"{folder / TOKENIZER_CONFIG}: {odd[0]} of the added token {content!r} "
             "isn't supported; export a model without"
         )
-    return AddedToken(content, id_, token.get("lstrip") is True)
+    return AddedToken(content, int(str(number)), token.get("lstrip") is True)
 
 
 def read_vocabulary(file: Path) -> dict[str, int]:
