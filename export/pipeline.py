@@ -88,11 +88,16 @@ def export_checkpoint(
     """
     options = options or ExportOptions()
     check_target(output, options.force)
+    path = options.sample or checkpoint / SAMPLE
+    if checkpoint.is_dir() and options.sample is None and not path.is_file():
+        raise ExportError(
+            f"{checkpoint} has no {SAMPLE} to judge the export by; give lines of "
+            "SOURCE TAB REFERENCE with --sample FILE"
+        )
     note(f"loading {checkpoint}")
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, options.languages)
     spec = _spec(loaded)
     limits = loaded.info.limits
-    path = options.sample or checkpoint / SAMPLE
     files = spec.tokenizer
     tokenizer = load_tokenizer(files, checkpoint) if files else None
     reader = Reader(loaded.info.inputs, tokenizer, limits.source_tokens, path.parent)

@@ -8,6 +8,7 @@ from seq2edge.export.parity import QualityLimits
 from seq2edge.export.recipe import Recipe
 from seq2edge.runtime import manifest
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.languages import LanguagePair
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -28,6 +29,8 @@ class ExportOptions:
     limits: QualityLimits = field(default_factory=QualityLimits)
     recipe: Recipe = field(default_factory=Recipe)  # of int8
     force: bool = False  # replace a bundle
+    # What a multilingual checkpoint is told; its bundle is told the same by default.
+    languages: LanguagePair = field(default_factory=LanguagePair)
 
     def __post_init__(self) -> None:
         """Refuse a precision that isn't known."""

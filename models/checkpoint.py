@@ -186,7 +186,10 @@ def write_text(path: Path, text: str) -> None:
 def _read_info(path: Path) -> CheckpointInfo:
     file = path / CONFIG
     if not file.is_file():
-        raise CheckpointError(f"{path} has no {CONFIG}, so it is no checkpoint")
+        raise CheckpointError(
+            f"{path} has no {CONFIG}, so it is no checkpoint; copy the whole folder of "
+            "the model, or name another"
+        )
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         version = value.get("format") if isinstance(value, dict) else None
@@ -196,7 +199,8 @@ def _read_info(path: Path) -> CheckpointInfo:
                 f"({FORMAT}); upgrade seq2edge"
             )
         info = schema.parse(CheckpointInfo, value)
-    except (OSError, ValueError, ConfigError) as error:  # SchemaError is a ValueError
+    # SchemaError is a ValueError; a RecursionError comes of [[[[ without end.
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{file}: {error}; copy the checkpoint again") from None
     if faults := list(info.faults()):
         raise CheckpointError(f"{file}: {'; '.join(faults)}; copy the checkpoint again")

@@ -6,11 +6,11 @@ at once. A key that is left out has the default of its class in transformers 4.5
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
-from seq2edge.models.hf_generation import KEYS as GENERATION_KEYS
+from seq2edge.models.hf_families import FAMILIES, Family
+from seq2edge.models.hf_generation_keys import KEYS as GENERATION_KEYS
 from seq2edge.models.transformer_config import TransformerConfig
 from seq2edge.runtime.errors import CheckpointError, ConfigError
 
@@ -35,21 +35,12 @@ _SIZES = (
     "decoder_ffn_dim",
     "max_position_embeddings",
 )
+_MOST_POSITIONS = 1 << 16  # a table of them is computed where the file has none
 _TOKENS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 _SWITCHES = ("scale_embedding", "share_encoder_decoder_embeddings")
-_COMMON_DEFAULTS: Mapping[str, object] = {
-    "max_position_embeddings": 1024,
-    "encoder_layers": 12,
-    "encoder_ffn_dim": 4096,
-    "encoder_attention_heads": 16,
-    "decoder_layers": 12,
-    "decoder_ffn_dim": 4096,
-    "decoder_attention_heads": 16,
-    "d_model": 1024,
-    "tie_word_embeddings": True,
-    "share_encoder_decoder_embeddings": True,
-    "decoder_vocab_size": None,
-    "bos_token_id": None,
+# Types that one may expect here, and why they are none.
+_NOT_YET = {
+    "bart": "its tokenizer is a byte-level BPE, and seq2edge reads SentencePiece",
 }
 
 # Keys with the values that the computation stands for, whatever the family.
@@ -81,58 +72,6 @@ _HARMLESS = frozenset(
 
 
 @dataclass(frozen=True)
-class Family:
-    """What the models of one model_type have in common."""
-
-    architecture: str  # the class whose weights are read
-    defaults: Mapping[str, object]
-    fixed: Mapping[str, tuple[object, ...]]
-    norm: str
-    positions: str
-    has_bias: bool  # final_logits_bias
-    embedding_norm: bool = False
-    shares: bool = True  # always one table for source and target
-    harmless: frozenset[str] = field(default_factory=frozenset)
-
-    def offset(self, padding: int) -> int:
-        """The row of the first position."""
-        return {
-            "sinusoidal": 0,
-            "sinusoidal_shifted": padding + 1,
-            "learned": 2,
-        }[self.positions]
-
-
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "marian": Family(
-            architecture="MarianMTModel",
-            defaults={
-                **_COMMON_DEFAULTS,
-                "vocab_size": 58101,
-                "activation_function": "gelu",
-                "scale_embedding": False,
-                "pad_token_id": 58100,
-                "eos_token_id": 0,
-                "decoder_start_token_id": 58100,
-            },
-            fixed={
-                "normalize_before": (False,),
-                "normalize_embedding": (False,),
-                "add_final_layer_norm": (False,),
-                "static_position_embeddings": (True,),
-            },
-            norm="post",
-            positions="sinusoidal",
-            has_bias=True,
-            shares=False,
-            harmless=frozenset({"extra_pos_embeddings"}),
-        ),
-    }
-)
-
-
-@dataclass(frozen=True)
 class HfConfig:
     """config.json, checked."""
 
@@ -152,8 +91,10 @@ def read_config(file: Path, given: Mapping[str, object]) -> HfConfig:
     model_type = given.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
+        reason = _NOT_YET.get(str(model_type))
         raise CheckpointError(
-            f"{file}: model_type {model_type!r} isn't supported; use a model of type "
+            f"{file}: model_type {model_type!r} isn't supported"
+            f"{f' ({reason})' if reason else ''}; use a model of type "
             f"{', '.join(FAMILIES)}"
         )
     values = {**family.defaults, **given}
@@ -204,6 +145,9 @@ def _type_faults(values: Mapping[str, object]) -> Iterator[str]:
         value = values[key]
         if type(value) is not int or value < 1:
             yield f"{key} = {value!r} must be an integer of at least 1"
+    most = values["max_position_embeddings"]
+    if type(most) is int and most > _MOST_POSITIONS:
+        yield f"max_position_embeddings = {most} must be at most {_MOST_POSITIONS}"
     for key in (*_SWITCHES, "tie_word_embeddings"):
         if type(values[key]) is not bool:
             yield f"{key} = {values[key]!r} must be true or false"

@@ -22,7 +22,7 @@ def is_huggingface(folder: Path) -> bool:
     """Whether config.json is one of transformers; a broken one is none."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     marks = {"model_type", "architectures", "transformers_version"}
     return isinstance(config, dict) and bool(marks & config.keys())

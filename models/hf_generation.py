@@ -5,83 +5,22 @@ key that changes what is found, and that our search doesn't have, is refused.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from seq2edge.models.checkpoint import CONFIG
 from seq2edge.models.hf_folder import GENERATION_CONFIG, read_object
-from seq2edge.runtime.errors import CheckpointError
-from seq2edge.runtime.options import SearchOptions
-
-# What is read, with the defaults of transformers 4.57.
-_READ: Mapping[str, object] = {
-    "num_beams": 1,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-    "max_length": 20,
-    "max_new_tokens": None,
-    "min_length": 0,
-    "min_new_tokens": None,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "do_sample": False,
-    "temperature": 1.0,
-    "top_k": 50,
-    "top_p": 1.0,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "decoder_start_token_id": None,
-}
-# What must be as it is where nobody asks for it.
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "num_beam_groups": (1, None),
-    "diversity_penalty": (0.0, None),
-    "constraints": (None,),
-    "force_words_ids": (None,),
-    "begin_suppress_tokens": (None, []),
-    "sequence_bias": (None,),
-    "encoder_no_repeat_ngram_size": (0, None),
-    "encoder_repetition_penalty": (1.0, None),
-    "exponential_decay_length_penalty": (None,),
-    "guidance_scale": (None, 1.0),
-    "penalty_alpha": (None, 0.0),
-    "prompt_lookup_num_tokens": (None,),
-    "renormalize_logits": (False, None),
-    "stop_strings": (None,),
-    "max_time": (None,),
-    "token_healing": (False,),
-    "watermarking_config": (None,),
-    "dola_layers": (None,),
-    "assistant_early_exit": (None,),
-}
-_NEUTRAL_IN_SAMPLING: Mapping[str, tuple[object, ...]] = {
-    "min_p": (None, 0.0),
-    "typical_p": (1.0, None),
-    "epsilon_cutoff": (0.0, None),
-    "eta_cutoff": (0.0, None),
-    "num_beams": (1,),
-}
-_HARMLESS = frozenset(
-    {
-        *("_commit_hash", "_from_model_config", "_original_object_hash"),
-        *("assistant_confidence_threshold", "assistant_lookbehind", "cache_config"),
-        *("cache_implementation", "compile_config", "disable_compile"),
-        *("is_assistant", "low_memory", "max_matching_ngram_size"),
-        *("num_assistant_tokens", "num_assistant_tokens_schedule"),
-        *("num_return_sequences", "output_attentions", "output_hidden_states"),
-        *("output_logits", "output_scores", "prefill_chunk_size"),
-        *("remove_invalid_values", "return_dict_in_generate", "return_legacy_cache"),
-        *("target_lookbehind", "transformers_version", "use_cache"),
-    }
+from seq2edge.models.hf_generation_keys import (
+    ENDS,
+    KEYS,
+    NEUTRAL,
+    NEUTRAL_IN_SAMPLING,
+    READ,
 )
-KEYS = _READ.keys() | _NEUTRAL.keys() | _NEUTRAL_IN_SAMPLING.keys() | _HARMLESS
+from seq2edge.runtime.errors import CheckpointError, ConfigError
+from seq2edge.runtime.options import SearchOptions
 
 
 @dataclass(frozen=True)
@@ -98,6 +37,7 @@ class Generation:
     forced_first: int | None
     forced_end: bool  # at most_tokens
     banned: tuple[tuple[int, ...], ...]  # sequences
+    renormalizes: bool  # what is left when the banned are gone, to a sum of 1
     repetition_penalty: float
     no_repeat_ngram_size: int
     sampling: bool
@@ -130,8 +70,13 @@ def search_options(generation: Generation) -> SearchOptions:
     )
 
 
-def read_generation(folder: Path, config: Mapping[str, object]) -> Generation:
-    """How a folder whose config.json has these values would generate."""
+def read_generation(
+    folder: Path, config: Mapping[str, object], size: int
+) -> Generation:
+    """How a folder whose config.json has these values would generate.
+
+    size: of the target's vocabulary, which all ids are in.
+    """
     file = folder / GENERATION_CONFIG
     if file.is_file():
         given: Mapping[str, object] = read_object(file)
@@ -139,19 +84,25 @@ def read_generation(folder: Path, config: Mapping[str, object]) -> Generation:
         file = folder / CONFIG
         given = {key: config[key] for key in KEYS & config.keys()}
     stated = {key: value for key, value in given.items() if value is not None}
-    values: dict[str, Any] = {**_READ, **stated}
+    values: dict[str, Any] = {**READ, **stated}
     values["eos_token_id"] = _single(values["eos_token_id"])
-    for key in ("eos_token_id", "decoder_start_token_id"):
+    for key in ENDS:
         if values[key] is None:  # generate, too, begins with bos where it has no start
             usual = values["bos_token_id"] if key == "decoder_start_token_id" else None
             values[key] = config[key] if usual is None else usual
-    faults = [*_faults(given, values)]
+    _refuse(file, [*_faults(given, values), *_id_faults(given, size)])
+    generation = _generation(values)
+    _refuse(file, [*_sum_faults(generation), *_search_faults(generation)])
+    return generation
+
+
+def _refuse(file: Path, faults: Sequence[str]) -> None:
+    """CheckpointError if there are any."""
     if faults:
         raise CheckpointError(
             f"{file}: {'; '.join(faults)}; mend it or remove what you can do without, "
             "see docs/hugging-face.md"
         )
-    return _generation(values)
 
 
 def _single(value: object) -> object:
@@ -163,7 +114,7 @@ def _faults(given: Mapping[str, object], values: Mapping[str, Any]) -> Iterator[
     """Every key that is unknown, or has a value that can't be had."""
     for key in sorted(given.keys() - KEYS):
         yield f"{key} = {given[key]!r} is a key that seq2edge doesn't know"
-    neutral = {**_NEUTRAL, **(_NEUTRAL_IN_SAMPLING if values["do_sample"] else {})}
+    neutral = {**NEUTRAL, **(NEUTRAL_IN_SAMPLING if values["do_sample"] else {})}
     for key, accepted in neutral.items():
         if given.get(key, accepted[0]) not in accepted:
             yield f"{key} = {given[key]!r} isn't supported, {accepted[0]!r} is"
@@ -173,6 +124,48 @@ def _faults(given: Mapping[str, object], values: Mapping[str, Any]) -> Iterator[
     forced, end = values["forced_eos_token_id"], values["eos_token_id"]
     if _single(forced) not in (None, end):
         yield f"forced_eos_token_id = {forced!r} isn't eos_token_id ({end!r})"
+
+
+def _sum_faults(generation: Generation) -> Iterator[str]:
+    """What can't be had where probabilities are made to sum to 1 again.
+
+    Tokens that never come have no probability in our module, which is the same; others
+    would have to be known at each step.
+    """
+    varying = {
+        "min_length or min_new_tokens": generation.least_tokens > 0,
+        "repetition_penalty": generation.repetition_penalty != 1,
+        "no_repeat_ngram_size": generation.no_repeat_ngram_size > 0,
+        "bad_words_ids of several tokens": any(len(i) > 1 for i in generation.banned),
+    }
+    if generation.renormalizes:
+        for key in (key for key, given in varying.items() if given):
+            yield f"renormalize_logits = True isn't supported together with {key}"
+
+
+def _search_faults(generation: Generation) -> Iterator[str]:
+    """What contradicts itself, as min_length above max_length; in our names."""
+    try:
+        search_options(generation)
+    except ConfigError as error:
+        yield str(error)
+
+
+def _id_faults(given: Mapping[str, object], size: int) -> Iterator[str]:
+    """Ids that no token has; `_faults` finds what is no id at all."""
+    for key in ("suppress_tokens", "bad_words_ids", "forced_bos_token_id", *ENDS):
+        value = given.get(key)
+        if any(id_ >= size for id_ in _integers(value)):
+            yield f"{key} = {value!r} is outside of the vocabulary (0 to {size - 1})"
+
+
+def _integers(value: object) -> Iterator[int]:
+    """Those of nested lists."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _integers(item)
+    elif isinstance(value, int):
+        yield value
 
 
 def _is_integer(least: int) -> Callable[[Any], bool]:
@@ -205,7 +198,7 @@ _COUNT = ("an integer of at least 0", _is_integer(0))
 _TOKEN = ("the id of a token", _or_none(_is_integer(0)))
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "num_beams": ("an integer of at least 1", _is_integer(1)),
-    "length_penalty": ("a number", _is_number),
+    "length_penalty": ("a number of at least 0", lambda v: _is_number(v) and v >= 0),
     "early_stopping": ("true, false or never", lambda v: v in (True, False, "never")),
     "max_length": ("an integer of at least 2", _is_integer(2)),
     "max_new_tokens": ("an integer of at least 1", _or_none(_is_integer(1))),
@@ -215,6 +208,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "no_repeat_ngram_size": _COUNT,
     "bad_words_ids": ("a list of lists of ids", _or_none(_are_sequences)),
     "suppress_tokens": ("a list of ids", _or_none(_are_tokens)),
+    "renormalize_logits": ("true or false", lambda value: type(value) is bool),
     "forced_bos_token_id": _TOKEN,
     "do_sample": ("true or false", lambda value: type(value) is bool),
     "temperature": ("a number above 0", _is_positive),
@@ -223,6 +217,11 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "eos_token_id": ("the id of one token", _is_integer(0)),
     "decoder_start_token_id": _TOKEN,
 }
+
+
+def _most_tokens(max_length: int) -> int:
+    """Without the start token; 20, the default, generate takes for so many new ones."""
+    return 20 if max_length == READ["max_length"] else max_length - 1
 
 
 def _generation(values: Mapping[str, Any]) -> Generation:
@@ -236,11 +235,12 @@ def _generation(values: Mapping[str, Any]) -> Generation:
         num_beams=values["num_beams"],
         length_penalty=float(values["length_penalty"]),
         early_stopping=values["early_stopping"],
-        most_tokens=values["max_length"] - 1 if most is None else most,
+        most_tokens=_most_tokens(values["max_length"]) if most is None else most,
         least_tokens=max(values["min_length"] - 1, least or 0, 0),
         forced_first=values["forced_bos_token_id"],
         forced_end=values["forced_eos_token_id"] is not None,
         banned=tuple(tuple(ids) for ids in banned if ids != [end]),
+        renormalizes=values["renormalize_logits"],
         repetition_penalty=float(values["repetition_penalty"]),
         no_repeat_ngram_size=values["no_repeat_ngram_size"],
         sampling=values["do_sample"],

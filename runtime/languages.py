@@ -5,12 +5,22 @@ source's, before or behind the text, and the decoder begins with the target's: i
 start token, or the first that is written.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from seq2edge.runtime.errors import ConfigError
 from seq2edge.runtime.manifest import LanguagesSpec
+from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.vocabulary import Vocabulary
 
 SHOWN = 30  # codes in a message; NLLB has 202
+
+
+@dataclass(frozen=True)
+class LanguagePair:
+    """Codes that a user chose; None: as the model has it."""
+
+    source: str | None = None
+    target: str | None = None
 
 
 def in_languages(
@@ -40,6 +50,17 @@ def listed(spec: LanguagesSpec) -> str:
     codes = sorted(spec.tokens)
     more = len(codes) - SHOWN
     return ", ".join(codes[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def told(
+    spec: LanguagesSpec | None, vocabulary: Vocabulary, options: SearchOptions
+) -> tuple[Vocabulary, SearchOptions]:
+    """Both with the token of the target language, where the decoder begins with it."""
+    if (token := start(spec)) is not None:
+        vocabulary = replace(vocabulary, start=token)
+    if (token := first(spec)) is not None:
+        options = replace(options, forced_first=token)
+    return vocabulary, options
 
 
 def front(spec: LanguagesSpec | None) -> tuple[int, ...]:

@@ -106,6 +106,7 @@ class PieceTokenizerSpec:
     offset: int  # to be added to the model's own ids
     unknown: int
     special: Mapping[str, int]  # read where they stand in a text, never written
+    strips_left: tuple[str, ...]  # those of them that take the space before
     suffix: tuple[int, ...]  # behind every source
     begins_with_code: bool  # >>deu<< at the beginning of a text is one token
     clean_up: bool  # remove spaces before punctuation from what is written
@@ -208,6 +209,7 @@ def _faults(manifest: Manifest) -> Iterator[str]:
     yield from _version_faults(manifest)
     yield from _tensor_faults(manifest)
     yield from _number_faults(manifest)
+    yield from _language_faults(manifest)
     yield from _task_faults(manifest)
     yield from _name_faults(manifest)
 
@@ -270,6 +272,20 @@ def _number_faults(manifest: Manifest) -> Iterator[str]:
     for key, value in least.items():
         if value < 1:
             yield f"{key} is {value}, and must be at least 1"
+
+
+def _language_faults(manifest: Manifest) -> Iterator[str]:
+    """Languages that are told have tokens, and the target's are in its vocabulary."""
+    tokenizer, vocabulary = manifest.tokenizer, manifest.vocabulary
+    if not isinstance(tokenizer, PieceTokenizerSpec) or tokenizer.languages is None:
+        return
+    spec, size = tokenizer.languages, vocabulary.size if vocabulary else 0
+    for code in (spec.source, spec.target):
+        if code is not None and code not in spec.tokens:
+            yield f"tokenizer.languages has no token for {code!r}"
+    wrong = [code for code, token in spec.tokens.items() if not 0 <= token < size]
+    if wrong and spec.target_place != "front":
+        yield f"tokens outside of the vocabulary for {listed(wrong)}"
 
 
 def _task_faults(manifest: Manifest) -> Iterator[str]:

@@ -180,6 +180,9 @@ class PieceTokenizer:
             if index % 2:
                 yield part
             elif part:
+                follower = parts[index + 1] if index + 1 < len(parts) else ""
+                if follower in self.spec.strips_left:
+                    part = part.rstrip()
                 code, rest = self.lead(part)
                 yield from [code] if code else []
                 yield from self._models[side].encode(rest, out_type=str)

@@ -189,8 +189,8 @@ def _read_target(translator: "Translator", text: str) -> list[int]:
     """The ids of a target, without end token; with the first that a search forces."""
     ids = target_ids(translator, text)
     if translator.tokenizer is not None:
-        forced_first = translator.defaults.forced_first
-        return ids if forced_first is None else [forced_first, *ids]
+        first = translator.defaults.forced_first  # a language, which is scored, too
+        return ids if first is None else [first, *ids]
     if faulty := _faulty(translator, ids):
         raise InputError(f"the target {text[:60]!r} {faulty}")
     return ids

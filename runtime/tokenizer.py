@@ -207,6 +207,12 @@ def load_tokenizer(
     return PieceTokenizer(spec, (source_model, target_model), (reads, writes))
 
 
+def piece_count(model: Path) -> int:
+    """How many pieces a model has; BundleError if it is damaged."""
+    count: int = _load(model).get_piece_size()
+    return count
+
+
 def _numbering(
     spec: PieceTokenizerSpec,
     vocabulary: str | None,

@@ -32,10 +32,12 @@ from seq2edge.runtime.inputs import (
     example_length,
     real_positions,
 )
+from seq2edge.runtime.languages import in_languages, told
 from seq2edge.runtime.looks import Asked, Decoded, show
 from seq2edge.runtime.manifest import InputSpec, Limits
 from seq2edge.runtime.monitor import Number, Watch
 from seq2edge.runtime.options import SearchOptions
+from seq2edge.runtime.pieces import PieceTokenizer
 from seq2edge.runtime.records import Reader
 from seq2edge.runtime.scoring import TargetScore, score_ids, score_texts
 from seq2edge.runtime.search import search
@@ -129,6 +131,24 @@ class Translator:
             defaults=defaults,
             batching=batching or Batching(),
             inputs=manifest.inputs,
+        )
+
+    def for_languages(
+        self, source: str | None = None, target: str | None = None
+    ) -> "Translator":
+        """The same, told other languages; None leaves one as it is.
+
+        ConfigError names the known codes, or says that this model isn't told any.
+        """
+        tokenizer = self.tokenizer
+        if not isinstance(tokenizer, PieceTokenizer):
+            in_languages(None, source, target)
+            return self
+        tokenizer = tokenizer.in_languages(source, target)
+        spec = tokenizer.spec.languages
+        vocabulary, defaults = told(spec, self.vocabulary, self.defaults)
+        return replace(
+            self, tokenizer=tokenizer, vocabulary=vocabulary, defaults=defaults
         )
 
     @cached_property

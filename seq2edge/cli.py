@@ -102,6 +102,18 @@ def train(recipe: Path, output: Path, data: Path | None) -> None:
         raise
 
 
+def language_options(command: F) -> F:
+    """What a multilingual model is told; `inspect` lists a bundle's languages."""
+    for side in ("target", "source"):
+        command = click.option(
+            f"--{side}-language",
+            metavar="CODE",
+            help=f"The {side}'s, for a multilingual model, e.g. as deu_Latn "
+            "[default: the model's own].",
+        )(command)
+    return command
+
+
 @main.command()
 @click.argument("checkpoint", type=FOLDER)
 @click.argument("bundle", type=FOLDER)
@@ -118,6 +130,7 @@ def train(recipe: Path, output: Path, data: Path | None) -> None:
     help="Lines of INPUT or INPUT TAB REFERENCE to judge by, a field for each input "
     "[default: the checkpoint's sample.tsv].",
 )
+@language_options
 @click.option("--force", is_flag=True, help="Replace BUNDLE if it is one already.")
 @click.option(
     "--min-exact",
@@ -145,15 +158,21 @@ def export(
     bundle: Path,
     precision: str,
     sample: Path | None,
+    source_language: str | None,
+    target_language: str | None,
     force: bool,
     min_exact: float,
     max_bleu_loss: float,
     max_accuracy_loss: float,
 ) -> None:
-    """Export CHECKPOINT to a verified BUNDLE; a failing export leaves none."""
+    """Export CHECKPOINT to a verified BUNDLE; a failing export leaves none.
+
+    CHECKPOINT is a folder of `seq2edge train`, or of Hugging Face transformers.
+    """
     from seq2edge.export.parity import QualityLimits
     from seq2edge.export.pipeline import ExportOptions, export_checkpoint
     from seq2edge.progress import stages
+    from seq2edge.runtime.languages import LanguagePair
 
     limits = QualityLimits(
         min_exact=min_exact,
@@ -161,7 +180,11 @@ def export(
         max_accuracy_loss=max_accuracy_loss,
     )
     options = ExportOptions(
-        precision=precision, sample=sample, limits=limits, force=force
+        precision=precision,
+        sample=sample,
+        limits=limits,
+        force=force,
+        languages=LanguagePair(source_language, target_language),
     )
     with stages() as note:
         export_checkpoint(checkpoint, bundle, options, note)
@@ -202,6 +225,7 @@ def line_options(command: F) -> F:
 @main.command(cls=GroupedCommand)
 @click.argument("bundle", type=FOLDER)
 @click.argument("text", nargs=-1)
+@language_options
 @line_options
 @threads_option
 @asked_options
@@ -209,6 +233,8 @@ def line_options(command: F) -> F:
 def translate(
     bundle: Path,
     text: tuple[str, ...],
+    source_language: str | None,
+    target_language: str | None,
     n_best: int,
     as_json: bool,
     errors: str,
@@ -234,6 +260,7 @@ def translate(
     read_ahead = read_ahead or (1 if asked.at_once else _read_ahead())
     batching = Batching(lines=read_ahead)
     translator = Translator.load(bundle, EngineOptions(threads=threads), batching)
+    translator = translator.for_languages(source_language, target_language)
     bias = asked.prefix_bias
     options = search_of(translator, given, n_best=n_best, prefix_bias=bias)
     lines = _lines(text, errors)

@@ -3,7 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from seq2edge.runtime.bundle import Bundle
-from seq2edge.runtime.manifest import InputSpec, Manifest, TensorSpec
+from seq2edge.runtime.manifest import (
+    InputSpec,
+    Manifest,
+    PieceTokenizerSpec,
+    TensorSpec,
+)
 
 
 def describe_bundle(bundle: Bundle) -> str:
@@ -56,11 +61,24 @@ def _settings(manifest: Manifest) -> Iterator[str]:
             f"unknown {vocabulary.unknown}, start {vocabulary.start}, "
             f"end {vocabulary.end}"
         )
+    yield from _languages(manifest)
     target = f", {limits.target_tokens} target tokens" if limits.target_tokens else ""
     yield f"  limits: {limits.source_tokens} source positions at once{target}"
     if search is not None:
         penalty = search.length_penalty
         yield f"  search: beam {search.beam_size}, length penalty {penalty}"
+
+
+def _languages(manifest: Manifest) -> Iterator[str]:
+    """What a multilingual model is told."""
+    tokenizer = manifest.tokenizer
+    if not isinstance(tokenizer, PieceTokenizerSpec) or tokenizer.languages is None:
+        return
+    spec = tokenizer.languages
+    yield f"  languages {len(spec.tokens)}: {_names(sorted(spec.tokens))}"
+    source = "" if spec.source_place == "none" else f"reads {spec.source}, "
+    target = spec.target or "what >>code<< before a text says"
+    yield f"  by default it {source}writes {target}"
 
 
 def _names(labels: Sequence[str], most: int = 12) -> str:

@@ -93,6 +93,12 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
 
 
+def change(file: Path, **values: object) -> None:
+    """Other values in a JSON object."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    write_json(file, {**content, **values})
+
+
 def marian_folder(
     folder: Path,
     *,

@@ -1,15 +1,15 @@
 """A MarianMT folder computes, reads and writes here what it does in transformers."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hf_folders import ENGLISH, GERMAN, SMALL, marian_folder, marian_tokenizer
-from torch import Tensor
+from hf_folders import ENGLISH, GERMAN, marian_folder, marian_tokenizer
+from hf_parity import assert_same
 
 from seq2edge.export.pipeline import export_checkpoint
 from seq2edge.export.spec import ExportOptions
@@ -18,7 +18,7 @@ from seq2edge.models.transformer import Transformer
 from seq2edge.runtime.translator import Translator
 
 UNTIED = {"share_encoder_decoder_embeddings": False}
-CONFIGS: dict[str, Mapping[str, object]] = {
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "usual": {},
     "relu": {"activation_function": "relu"},
     "gelu": {"activation_function": "gelu"},
@@ -35,53 +35,6 @@ CONFIGS: dict[str, Mapping[str, object]] = {
 }
 
 
-def batch(model: Any, sizes: tuple[int, int, int] = (3, 9, 7)) -> dict[str, Tensor]:
-    """Ragged sources and teacher-forced targets, drawn with a seed."""
-    generator = torch.Generator().manual_seed(1)
-    rows, source_length, target_length = sizes
-    config = model.config
-    lengths = torch.tensor([source_length, 4, 1])[:rows]
-    source = torch.randint(
-        2, config.vocab_size - 1, (rows, source_length), generator=generator
-    )
-    mask = torch.arange(source_length)[None] < lengths[:, None]
-    target = torch.randint(
-        2, config.decoder_vocab_size - 1, (rows, target_length), generator=generator
-    )
-    target[:, 0] = config.decoder_start_token_id
-    return {
-        "input_ids": source.masked_fill(~mask, config.pad_token_id),
-        "attention_mask": mask.long(),
-        "decoder_input_ids": target,
-    }
-
-
-def outputs(module: Transformer, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Our logits, and what the encoder's last norm or layer gives."""
-    seen: list[Tensor] = []
-    hook = module.encoder.norm.register_forward_hook(lambda *call: seen.append(call[2]))
-    lengths = given["attention_mask"].sum(dim=1).int()
-    inputs = {"source": given["input_ids"], "source_lengths": lengths}
-    with torch.no_grad():
-        logits = module(inputs, given["decoder_input_ids"])
-    hook.remove()
-    return logits, seen[0]
-
-
-def assert_same(model: Any, module: Transformer) -> None:
-    """Equal encoder outputs and logits, to 1e-5 of their largest value."""
-    given = batch(model)
-    with torch.no_grad():
-        expected = model(**given)
-    logits, encoded = outputs(module, given)
-    real = given["attention_mask"].bool()
-    for ours, theirs in (
-        (logits, expected.logits),
-        (encoded[real], expected.encoder_last_hidden_state[real]),
-    ):
-        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
-
-
 def module_of(folder: Path) -> Transformer:
     module = load_checkpoint(folder).module
     assert isinstance(module, Transformer)
@@ -92,7 +45,7 @@ def module_of(folder: Path) -> Transformer:
 def test_logits_and_encoder_are_those_of_transformers(
     name: str, tmp_path: Path
 ) -> None:
-    model = marian_folder(tmp_path, **{**SMALL, **CONFIGS[name]})
+    model = marian_folder(tmp_path, **CONFIGS[name])
     assert_same(model, module_of(tmp_path))
 
 
@@ -128,7 +81,9 @@ def test_positions_that_a_file_holds_are_checked_and_not_used(tmp_path: Path) ->
 def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A folder whose model translates the corpus, and the model."""
     folder = tmp_path_factory.mktemp("opus") / "opus-mt-en-de"
-    return folder, marian_folder(folder, steps=120)
+    return folder, marian_folder(
+        folder, steps=120, decoder_layers=1, renormalize_logits=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -146,30 +101,61 @@ def texts() -> list[str]:
     """The corpus, and sentences made of its words."""
     draw = random.Random(3)
     words = " ".join(ENGLISH).split()
-    made = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(30)]
+    made = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(34)]
     return [*ENGLISH, *made]
 
 
-def generated(model: Any, tokenizer: Any, text: str, beams: int) -> tuple[int, ...]:
-    """What transformers writes: ids without start and end."""
-    given = tokenizer([text], return_tensors="pt")
-    [ids] = model.generate(**given, num_beams=beams).tolist()
-    end, pad = model.config.eos_token_id, model.config.pad_token_id
-    return tuple(id_ for id_ in ids if id_ not in (end, pad))
+def generated(
+    taught: tuple[Path, Any], given: Sequence[str], beams: int
+) -> list[tuple[tuple[int, ...], float]]:
+    """What transformers writes of a batch: ids without start and end, and scores."""
+    folder, model = taught
+    found = model.generate(
+        **marian_tokenizer(folder)(list(given), return_tensors="pt", padding=True),
+        num_beams=beams,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    silent = (model.config.eos_token_id, model.config.pad_token_id)
+    ids = [tuple(i for i in row if i not in silent) for row in found.sequences.tolist()]
+    scores = found.sequences_scores.tolist() if beams > 1 else [0.0] * len(ids)
+    return list(zip(ids, scores, strict=True))
+
+
+def sources(folder: Path, given: Sequence[str]) -> list[dict[str, list[int]]]:
+    tokenizer = marian_tokenizer(folder)
+    return [{"source": tokenizer(text).input_ids} for text in given]
 
 
 def test_greedy_search_writes_what_transformers_writes(
     taught: tuple[Path, Any], bundle: Path
 ) -> None:
-    folder, model = taught
-    tokenizer = marian_tokenizer(folder)
     translator = Translator.load(bundle)
-    options = replace(translator.defaults, beam_size=1, max_length=39)
+    options = replace(translator.defaults, beam_size=1)
     for text in texts():
-        [[found]] = translator.generate(
-            [{"source": tokenizer(text).input_ids}], options
-        )
-        assert found.tokens == generated(model, tokenizer, text, beams=1), text
+        [[found]] = translator.generate(sources(taught[0], [text]), options)
+        [(expected, _)] = generated(taught, [text], beams=1)
+        assert found.tokens == expected, text
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_the_defaults_find_what_four_beams_of_transformers_find(
+    rows: int, taught: tuple[Path, Any], bundle: Path
+) -> None:
+    translator, given = Translator.load(bundle), texts()
+    assert translator.defaults.beam_size == 4
+    different = set()
+    for first in range(0, len(given), rows):
+        batch = given[first : first + rows]
+        found = translator.generate(sources(taught[0], batch))
+        for [best], (ids, score) in zip(
+            found, generated(taught, batch, beams=4), strict=True
+        ):
+            assert best.tokens == ids, batch
+            assert best.score == pytest.approx(score, abs=1e-3), batch
+            different.add(ids)
+    assert len(given) >= 40
+    assert len(different) > len(given) // 2
 
 
 def test_the_bundle_translates_the_corpus(bundle: Path) -> None:
