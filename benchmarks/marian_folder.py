@@ -51,10 +51,10 @@ def write_tokenizer(
     target = train_pieces(targets, sizes[1], folder / "target.spm")
     codes = [f">>{language}<<" for language in languages]
     joint = list(dict.fromkeys([*source, *([] if separate else target)]))
-    _write_vocabulary(folder / "vocab.json", [*joint, *codes])
+    _write_vocabulary(folder / "vocab.json", [*joint, *codes], separate)
     files = {"vocab": str(folder / "vocab.json")}
     if separate:
-        _write_vocabulary(folder / "target_vocab.json", target)
+        _write_vocabulary(folder / "target_vocab.json", target, separate)
         files["target_vocab_file"] = str(folder / "target_vocab.json")
     tokenizer = MarianTokenizer(
         source_spm=str(folder / "source.spm"),
@@ -66,8 +66,11 @@ def write_tokenizer(
     return tokenizer
 
 
-def _write_vocabulary(path: Path, pieces: Sequence[str]) -> None:
-    ids = {piece: n for n, piece in enumerate([END, UNKNOWN, *pieces, PADDING])}
+def _write_vocabulary(path: Path, pieces: Sequence[str], separate: bool) -> None:
+    """Padding has one id: the last, or where there are two vocabularies the third."""
+    special = [END, UNKNOWN, PADDING] if separate else [END, UNKNOWN]
+    named = [*special, *pieces] if separate else [*special, *pieces, PADDING]
+    ids = {piece: n for n, piece in enumerate(named)}
     path.write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
 
 

@@ -24,6 +24,7 @@ from seq2edge.export.graphs import Contract
 from seq2edge.export.heads import heads_of
 from seq2edge.export.judges import Case, Judge, judge_of
 from seq2edge.export.metadata import describe, provenance
+from seq2edge.export.own_sentences import own_sample
 from seq2edge.export.pack import check_target, publish, staging
 from seq2edge.export.packing import any_order
 from seq2edge.export.parity import Note
@@ -37,7 +38,14 @@ from seq2edge.models.loading import load_checkpoint
 from seq2edge.runtime.bundle import Bundle, hash_files
 from seq2edge.runtime.errors import ExportError, InputError
 from seq2edge.runtime.inputs import checked_examples
-from seq2edge.runtime.manifest import FORMAT, LOGITS, InputSpec, Manifest, Task
+from seq2edge.runtime.manifest import (
+    FORMAT,
+    LOGITS,
+    InputSpec,
+    Manifest,
+    PieceTokenizerSpec,
+    Task,
+)
 from seq2edge.runtime.records import Reader
 from seq2edge.runtime.tokenizer import load_tokenizer
 
@@ -88,20 +96,10 @@ def export_checkpoint(
     """
     options = options or ExportOptions()
     check_target(output, options.force)
-    path = options.sample or checkpoint / SAMPLE
-    if checkpoint.is_dir() and options.sample is None and not path.is_file():
-        raise ExportError(
-            f"{checkpoint} has no {SAMPLE} to judge the export by; give lines of "
-            "SOURCE TAB REFERENCE with --sample FILE"
-        )
     note(f"loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, options.languages)
     spec = _spec(loaded)
-    limits = loaded.info.limits
-    files = spec.tokenizer
-    tokenizer = load_tokenizer(files, checkpoint) if files else None
-    reader = Reader(loaded.info.inputs, tokenizer, limits.source_tokens, path.parent)
-    sample = Sample.read(path, reader)
+    sample = _sample(loaded, options.sample, note)
     return export_model(loaded.module, sample, output, spec, options, note)
 
 
@@ -304,6 +302,21 @@ def _width(model: ModelProto) -> int:
     [logits] = [value for value in model.graph.output if value.name in names]
     size: int = logits.type.tensor_type.shape.dim[-1].dim_value
     return size
+
+
+def _sample(checkpoint: Checkpoint, given: Path | None, note: Note) -> Sample:
+    """The sample that is given, the checkpoint's, or sentences of our own."""
+    info = checkpoint.info
+    path, spec = given or checkpoint.path / SAMPLE, info.tokenizer
+    tokenizer = load_tokenizer(spec, checkpoint.path) if spec else None
+    reader = Reader(info.inputs, tokenizer, info.limits.source_tokens, path.parent)
+    if given or path.is_file() or not isinstance(spec, PieceTokenizerSpec):
+        return Sample.read(path, reader)
+    note(
+        "no sample is given: comparing on sentences that come with seq2edge, without "
+        "references; --sample takes lines of SOURCE TAB REFERENCE"
+    )
+    return own_sample(info.about.source_language, spec.languages, reader)
 
 
 def _spec(checkpoint: Checkpoint) -> ModelSpec:

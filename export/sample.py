@@ -66,11 +66,15 @@ class Sample:
 
     @classmethod
     def read(cls, path: Path, reader: Reader) -> "Sample":
-        """Read lines of input fields TAB reference; equal inputs are one example.
+        """Read a file of lines of input fields TAB reference."""
+        return cls.parse(_read(path), path, reader)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path, reader: Reader) -> "Sample":
+        """The same of what was read from `path`; equal inputs are one example.
 
         The reference may be missing; only if every example has one are there any.
         """
-        content = _read(path)
         found: dict[str, list[str]] = {}
         for line, *references in _lines(path, content, len(reader.inputs)):
             known = found.setdefault(line, [])

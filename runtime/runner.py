@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from seq2edge.runtime.batching import Batching
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.golden import GoldenExample
+from seq2edge.runtime.languages import in_languages
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.predictor import Predictor, log_softmax
 from seq2edge.runtime.translator import Translator
@@ -39,6 +40,14 @@ def load_runner(
     writes = Bundle.load(path, check_hashes=False).manifest.task == "generation"
     kind: type[Translator] | type[Predictor] = Translator if writes else Predictor
     return kind.load(path, engine_options, batching, check_hashes)
+
+
+def told(runner: Runner, source: str | None, target: str | None) -> Runner:
+    """The runner for these languages; ConfigError where it isn't told any."""
+    if isinstance(runner, Translator):
+        return runner.for_languages(source, target)
+    in_languages(None, source, target)
+    return runner
 
 
 def run(

@@ -284,11 +284,14 @@ def translate(
     "penalty.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@language_options
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 def score(
     bundle: Path,
     source: Path | None,
     reference: Path | None,
+    source_language: str | None,
+    target_language: str | None,
     normalize: "Normalization",
     as_json: bool,
     threads: int,
@@ -307,6 +310,7 @@ def score(
     if (source is None) != (reference is None):
         raise click.UsageError("give both --source and --reference, or neither")
     translator = Translator.load(bundle, EngineOptions(threads=threads))
+    translator = translator.for_languages(source_language, target_language)
     lines = _pairs(source, reference) if source and reference else _lines((), "strict")
     corpus = Corpus()
     show = score_json if as_json else score_line
@@ -440,6 +444,7 @@ def _answer(
     "--tokenize", default="13a", show_default=True, help="sacreBLEU's, e.g. zh."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@language_options
 @threads_option
 @search_options
 def evaluate(
@@ -447,6 +452,8 @@ def evaluate(
     source: Path,
     reference: Path,
     tokenize: str,
+    source_language: str | None,
+    target_language: str | None,
     threads: int,
     as_json: bool,
     **given: Any,
@@ -459,10 +466,11 @@ def evaluate(
     from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.evaluate import EvaluateOptions
     from seq2edge.runtime.evaluate import evaluate as run
-    from seq2edge.runtime.runner import load_runner
+    from seq2edge.runtime.runner import load_runner, told
 
     sources, references = read_lines(source), read_lines(reference)
     runner = load_runner(bundle, EngineOptions(threads=threads))
+    runner = told(runner, source_language, target_language)
     options = EvaluateOptions(_search_of_any(runner, given), tokenize)
     result = run(runner, sources, references, options)
     if as_json:

@@ -282,11 +282,3 @@ def test_the_command_ends_in_one_sentence_and_leaves_nothing(
     truncate(folder / name)
     (folder / "sample.tsv").write_text("a\tb\n", encoding="utf-8")
     assert name in exported(folder, tmp_path / "bundle")
-
-
-def test_a_folder_without_sample_says_what_to_give(
-    folder: Path, tmp_path: Path
-) -> None:
-    message = exported(folder, tmp_path / "bundle")
-    assert "no sample.tsv" in message
-    assert "SOURCE TAB REFERENCE with --sample FILE" in message
