@@ -84,7 +84,7 @@ def make(folder: Path, name: str, texts: Sequence[tuple[str, str]]) -> None:
     changes = dict(CONFIGURATIONS[name])
     separate = changes.pop("separate", False)
     sources, targets = [s for s, _ in texts], [t for _, t in texts]
-    tokenizer = write_tokenizer(folder, sources, targets, (1000, 1200), separate)
+    tokenizer = write_tokenizer(folder, sources, targets, (1100, 1100), separate)
     sizes = {
         "d_model": 64,
         "encoder_layers": 2,
@@ -98,7 +98,7 @@ def make(folder: Path, name: str, texts: Sequence[tuple[str, str]]) -> None:
     torch.manual_seed(len(name))
     model = MarianMTModel(marian_config(folder, **sizes | changes))
     pairs = [pair_of(tokenizer, *text) for text in texts]
-    train(model, pairs, 6, folder / "training")
+    train(model, pairs, 9, folder / "training")
     shutil.rmtree(folder / "training", ignore_errors=True)
     write_model(folder, model)
 

@@ -74,6 +74,7 @@ def train(model: Any, pairs: Sequence[Pair], epochs: int, state: Path) -> None:
     adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
     pad = model.config.pad_token_id
     steps = epochs * len(epoch_batches(pairs, 0))
+    warmup = min(WARMUP, steps // 5)
     progress = load_state(state, model, adam) or Progress()
     model.train()
     start_from_zero(model)
@@ -82,7 +83,7 @@ def train(model: Any, pairs: Sequence[Pair], epochs: int, state: Path) -> None:
         if step < progress.step:
             continue
         for group in adam.param_groups:
-            group["lr"] = PEAK * min((step + 1) / WARMUP, (steps - step) / steps)
+            group["lr"] = PEAK * min((step + 1) / warmup, (steps - step) / steps)
         adam.zero_grad()
         loss = loss_of(model, batch, pad)
         loss.backward()
