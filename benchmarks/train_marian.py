@@ -5,7 +5,11 @@
 CORPORA holds train.tsv and dev.tsv, source TAB target. The folder written is what a
 model hub would give: config.json, model.safetensors, source.spm, target.spm,
 vocab.json, generation_config.json, and sample.tsv for the export to judge by. A run
-that was stopped goes on from its last save when started again.
+that was stopped goes on from its last save when started again. The model that
+docs/benchmarks.md compares is of the size of Firefox's students:
+
+    python benchmarks/train_marian.py CORPORA out/marian-student --size 256 \
+        --encoder-layers 6 --heads 8 --pieces 4200 --peak 1e-3 --epochs 2
 """
 
 import argparse
@@ -69,7 +73,9 @@ def loss_of(model: Any, batch: Sequence[Pair], pad: int) -> Tensor:
     )
 
 
-def train(model: Any, pairs: Sequence[Pair], epochs: int, state: Path) -> None:
+def train(
+    model: Any, pairs: Sequence[Pair], epochs: int, state: Path, peak: float = PEAK
+) -> None:
     """Adam with warm-up and linear decay, resumable."""
     adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
     pad = model.config.pad_token_id
@@ -83,7 +89,7 @@ def train(model: Any, pairs: Sequence[Pair], epochs: int, state: Path) -> None:
         if step < progress.step:
             continue
         for group in adam.param_groups:
-            group["lr"] = PEAK * min((step + 1) / warmup, (steps - step) / steps)
+            group["lr"] = peak * min((step + 1) / warmup, (steps - step) / steps)
         adam.zero_grad()
         loss = loss_of(model, batch, pad)
         loss.backward()
@@ -116,21 +122,25 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--encoder-layers", type=int, default=3)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--pieces", type=int, default=3000, help="of each side")
+    parser.add_argument("--peak", type=float, default=PEAK, help="learning rate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
     folder: Path = arguments.folder
     texts = read_pairs(arguments.corpora / "train.tsv")
     sources, targets = [s for s, _ in texts], [t for _, t in texts]
-    tokenizer = write_tokenizer(folder, sources, targets, (3000, 3000))
+    tokenizer = write_tokenizer(folder, sources, targets, (arguments.pieces,) * 2)
     size = arguments.size
     config = marian_config(
         folder,
         d_model=size,
-        encoder_layers=3,
+        encoder_layers=arguments.encoder_layers,
         decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
+        encoder_attention_heads=arguments.heads,
+        decoder_attention_heads=arguments.heads,
         encoder_ffn_dim=4 * size,
         decoder_ffn_dim=4 * size,
     )
@@ -140,7 +150,7 @@ def main() -> None:
         for source, target in texts
     ]
     pairs = [pair for pair in pairs if max(map(len, pair)) <= 64]
-    train(model, pairs, arguments.epochs, folder / "training")
+    train(model, pairs, arguments.epochs, folder / "training", arguments.peak)
     write_model(folder, model)
     dev = read_pairs(arguments.corpora / "dev.tsv")
     chosen = random.Random(1).sample(dev, SAMPLE)

@@ -192,6 +192,11 @@ def search_of(
     from seq2edge.runtime.guide import target_ids
 
     changes = given_of({**given, **more})
+    if changes.get("sampling") and "beam_size" in changes:
+        raise click.UsageError(
+            "--sample draws instead of searching: leave out --beam-size; "
+            "--n-best says how many samples"
+        )
     if "early_stopping" in changes:
         changes["early_stopping"] = _EARLY_STOPPING[changes["early_stopping"]]
     texts, ids = changes.pop("suppress", ()), changes.pop("suppress_ids", ())

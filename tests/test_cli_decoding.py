@@ -146,6 +146,7 @@ WRONG = [
     (2, "without --deadline-ms", ["--alternatives", 2, "--deadline-ms", 2]),
     (2, "--alternatives", ["--alternatives", 0]),
     (2, "--deadline-ms", ["--deadline-ms", 0]),
+    (2, "leave out --beam-size", ["--sample", "--beam-size", 2]),
 ]
 
 
