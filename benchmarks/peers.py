@@ -27,12 +27,19 @@ from peers_build import (
 from peers_measure import Protocol, about_machine, measure, note, versions
 from peers_page import page, plots
 from peers_tables import write_page
-from peers_work import candidates, read_sources
+from peers_work import CHOICE, Candidates, candidates, read_sources
 
 PACKAGES = (
     *("seq2edge", "onnxruntime", "numpy", "ctranslate2", "optimum", "optimum-onnx"),
     *("transformers", "torch"),
 )
+
+
+def positive(text: str) -> int:
+    """A number of one or more."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
 
 
 def parser_of(doc: str | None, out: Path) -> argparse.ArgumentParser:
@@ -49,12 +56,12 @@ def parser_of(doc: str | None, out: Path) -> argparse.ArgumentParser:
         metavar="NAME=PATH",
         help="a ready bundle, as contender `seq2edge NAME`; fp32 and int8 replace ours",
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--batches", type=int, nargs="+")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--starts", type=int, default=7)
-    parser.add_argument("--candidates", type=int, default=300)
-    parser.add_argument("--sentences", type=int, default=32, help="that are timed")
+    parser.add_argument("--threads", type=positive, nargs="+", default=[1])
+    parser.add_argument("--batches", type=positive, nargs="+")
+    parser.add_argument("--rounds", type=positive, default=15)
+    parser.add_argument("--starts", type=positive, default=7)
+    parser.add_argument("--candidates", type=positive, default=300)
+    parser.add_argument("--sentences", type=positive, default=32, help="that are timed")
     return parser
 
 
@@ -67,6 +74,14 @@ def command_line(program: str) -> str:
 def _without_folder(argument: str) -> str:
     name, equals, path = argument.rpartition("=")
     return f"{name}{equals}{Path(path).name if Path(path).is_absolute() else path}"
+
+
+def candidates_of(
+    arguments: argparse.Namespace, encode: Callable[[str], list[int]]
+) -> Candidates:
+    """What the corpora offer."""
+    texts, most = read_sources(arguments.corpora), arguments.candidates
+    return candidates(texts, encode, min(most, CHOICE * arguments.sentences), most)
 
 
 def tokenizer_of(checkpoint: Path) -> Callable[[str], list[int]]:
@@ -100,8 +115,7 @@ def main() -> None:
         *our_entries(checkpoint, work, ("fp32", "int8"), ready),
         *peer_entries(checkpoint, work),
     ]
-    encode = tokenizer_of(checkpoint)
-    sources = candidates(read_sources(arguments.corpora), encode, arguments.candidates)
+    sources = candidates_of(arguments, tokenizer_of(checkpoint))
     record = {
         "command": command_line("peers.py"),
         "machine": machine,

@@ -13,6 +13,7 @@ Ids = list[list[int]]
 MIDDLE = 20
 SLACKS = (2, 3, 4, 6, 8, 12, 16)  # tokens more or less than the middle, widened
 SEED = 1
+CHOICE = 3  # candidates for each sentence that is timed, at least
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,15 @@ def read_sources(corpora: Sequence[Path]) -> list[str]:
 
 
 def candidates(
-    texts: Sequence[str], encode: Callable[[str], list[int]], wanted: int
+    texts: Sequence[str], encode: Callable[[str], list[int]], least: int, most: int
 ) -> Candidates:
-    """Up to `wanted` sources of about MIDDLE tokens, the end token included."""
+    """Sources of about MIDDLE tokens, the end token included: a draw of `most`.
+
+    The range of lengths is widened where there are fewer than `least`.
+    """
     sources = [encode(text) for text in texts]
-    slack, found = near([len(source) for source in sources], wanted)
-    chosen = sorted(Random(SEED).sample(found, min(wanted, len(found))))
+    slack, found = near([len(source) for source in sources], least)
+    chosen = sorted(Random(SEED).sample(found, min(most, len(found))))
     return Candidates([sources[index] for index in chosen], slack, len(found))
 
 

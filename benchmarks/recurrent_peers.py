@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from peers import command_line, parser_of
+from peers import candidates_of, command_line, parser_of
 from peers_build import count_weights, named_bundles, our_entries
 from peers_measure import Protocol, about_machine, measure, note, versions
 from peers_process import Entry
 from peers_tables import write_page
-from peers_work import candidates, read_sources
 from recurrent_page import page, plots
 
 PACKAGES = ("seq2edge", "onnxruntime", "numpy", "torch")
@@ -87,8 +86,7 @@ def main() -> None:
         *our_entries(checkpoint, work, ("fp32",), ready),
         *torch_entries(checkpoint, {*without}),
     ]
-    texts, encode = read_sources(arguments.corpora), tokenizer_of(checkpoint)
-    sources = candidates(texts, encode, arguments.candidates)
+    sources = candidates_of(arguments, tokenizer_of(checkpoint))
     record = {
         "command": command_line("recurrent_peers.py"),
         "machine": machine,

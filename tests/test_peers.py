@@ -39,7 +39,7 @@ def test_the_range_of_lengths_is_the_narrowest_that_holds_enough() -> None:
 
 def test_candidates_are_a_draw_of_the_sentences_that_fit() -> None:
     texts = [f"{'x ' * count}end" for count in (3, 17, 18, 19, 20, 21, 40)]
-    found = candidates(texts, lambda text: [1] * len(text.split()), 3)
+    found = candidates(texts, lambda text: [1] * len(text.split()), 4, 3)
     assert found.found == 5
     assert found.slack == 2
     assert len(found.sources) == 3
