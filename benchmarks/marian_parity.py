@@ -30,7 +30,6 @@ from seq2edge.export import ExportOptions, export_checkpoint
 from seq2edge.models.loading import load_checkpoint
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime import Hypothesis, Translator
-from seq2edge.runtime.search import search
 
 SENTENCES, TAUGHT = 200, 12000
 MAX_LENGTH = 64  # with the start token, as transformers counts
@@ -176,14 +175,8 @@ def in_torch(
     Where this is what transformers finds, and the bundle's is not, two hypotheses lay
     so near each other that the order of float32 sums chose between them.
     """
-    checkpoint = load_checkpoint(folder)
-    inputs = {
-        "source": np.array([source]),
-        "source_lengths": np.array([len(source)], np.int32),
-    }
-    options = replace(translator.defaults, beam_size=beam, max_length=MAX_LENGTH - 1)
-    stepper, vocabulary = TorchStepper(checkpoint.module), translator.vocabulary
-    [[best, *_]] = search(stepper, inputs, vocabulary, options, [MAX_LENGTH - 1])
+    stepper = TorchStepper(load_checkpoint(folder).module)
+    [best] = ours(replace(translator, stepper=stepper), [source], beam)
     return best.tokens
 
 

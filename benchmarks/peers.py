@@ -65,6 +65,26 @@ def parser_of(doc: str | None, out: Path) -> argparse.ArgumentParser:
     return parser
 
 
+def protocol_of(
+    arguments: argparse.Namespace,
+    reference: str,
+    base: str,
+    beams: tuple[int, ...],
+    batches: tuple[int, ...],
+) -> Protocol:
+    """How much the options ask for; `batches` unless they say others."""
+    return Protocol(
+        reference,
+        base,
+        beams,
+        batches=tuple(arguments.batches or batches),
+        threads=tuple(arguments.threads),
+        sentences=arguments.sentences,
+        rounds=arguments.rounds,
+        starts=arguments.starts,
+    )
+
+
 def command_line(program: str) -> str:
     """As it was given, without the folders of this machine."""
     shown = [_without_folder(argument) for argument in sys.argv[1:]]
@@ -100,16 +120,8 @@ def main() -> None:
     checkpoint, work = arguments.checkpoint, arguments.work
     work.mkdir(parents=True, exist_ok=True)
     ready = named_bundles(arguments.bundle)
-    protocol = Protocol(
-        reference=REFERENCE,
-        base=f"{PEER} int8",
-        beams=(1, 4),
-        batches=tuple(arguments.batches or (1, 8, 32)),
-        threads=tuple(arguments.threads),
-        sentences=arguments.sentences,
-        rounds=arguments.rounds,
-        starts=arguments.starts,
-    )
+    base = f"{PEER} int8"
+    protocol = protocol_of(arguments, REFERENCE, base, (1, 4), (1, 8, 32))
     note("converting")
     entries = [
         *our_entries(checkpoint, work, ("fp32", "int8"), ready),

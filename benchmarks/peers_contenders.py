@@ -38,7 +38,8 @@ class Seq2edge:
         from seq2edge.runtime.translator import Translator
 
         self.translator = Translator.load(folder, EngineOptions(threads=threads))
-        self.details = {"beam rule": self.translator.defaults.beam_rule}
+        rule: str = self.translator.defaults.beam_rule
+        self.details = {"beam rule": rule}
 
     def prepare(self, sources: Ids) -> Ids:
         """Ids as they are."""

@@ -8,17 +8,7 @@ makes them anew from the record.
 from pathlib import Path
 
 from peers_plots import plot_speed, plot_starts
-from peers_tables import (
-    Record,
-    again,
-    bound,
-    checks,
-    parity_table,
-    settings,
-    speed_tables,
-    start_table,
-    works,
-)
+from peers_tables import Record, again, body, bound, settings
 
 INTRO = """\
 # Against CTranslate2, Optimum and transformers
@@ -82,29 +72,11 @@ weights on disk: of a bundle the heads of all searches, of the rest what is load
 
 def page(record: Record) -> str:
     """The record as Markdown."""
-    protocol, candidates = record["protocol"], record["candidates"]
-    time = TIME.format(
-        rounds=protocol["rounds"],
-        base=protocol["base"],
-        drawn=record["works"][0]["candidates"],
-        found=candidates["found"],
-        slack=candidates["slack"],
-    )
+    start = START.format(starts=record["protocol"]["starts"])
     lines = [
         INTRO.format(command=record["command"], bound=bound(record), **record["model"]),
         *settings(record),
-        "",
-        PARITY,
-        *parity_table(record),
-        "",
-        time,
-        *works(record),
-        "",
-        *speed_tables(record),
-        *checks(record),
-        "",
-        START.format(starts=protocol["starts"]),
-        *start_table(record),
+        *body(record, PARITY, TIME, start),
     ]
     return "\n".join(lines) + "\n"
 

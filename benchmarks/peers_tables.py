@@ -15,6 +15,7 @@ Rows = Sequence[Sequence[str]]
 
 def write_page(record: Record, path: Path, page: Callable[[Record], str]) -> None:
     """The record as JSON, and the page that is made of it, beside each other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     path.with_suffix(".json").write_text(text, encoding="utf-8")
     path.with_suffix(".md").write_text(page(json.loads(text)), encoding="utf-8")
@@ -33,6 +34,32 @@ def again(
     record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     (folder / f"{name}.md").write_text(page(record), encoding="utf-8")
     plots(record, folder)
+
+
+def body(record: Record, parity: str, time: str, start: str) -> list[str]:
+    """What follows the introduction of a page: its sections' texts and tables."""
+    candidates = record["candidates"]
+    time = time.format(
+        rounds=record["protocol"]["rounds"],
+        base=record["protocol"]["base"],
+        drawn=record["works"][0]["candidates"],
+        found=candidates["found"],
+        slack=candidates["slack"],
+    )
+    return [
+        "",
+        parity,
+        *parity_table(record),
+        "",
+        time,
+        *works(record),
+        "",
+        *speed_tables(record),
+        *checks(record),
+        "",
+        start,
+        *start_table(record),
+    ]
 
 
 def table(heads: Sequence[str], rows: Rows) -> Iterator[str]:

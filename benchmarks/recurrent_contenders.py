@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peers_contenders import Seq2edge
 from torch import Tensor, nn
 
 from seq2edge.models.contract import StepModule, Tensors
@@ -16,7 +17,6 @@ from seq2edge.models.loading import load_checkpoint
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime.translator import Translator
 
-Ids = list[list[int]]
 Step = Callable[[Tensor, Tensors, Tensors], tuple[Tensor, Tensors]]
 EXAMPLE = {
     "source": torch.tensor([[4, 5, 6], [7, 8, 0]]),
@@ -34,7 +34,7 @@ class WithStep:
         self.step = step
 
 
-class Eager:
+class Eager(Seq2edge):
     """The module as it is."""
 
     how = "no compilation"
@@ -45,7 +45,6 @@ class Eager:
         info = checkpoint.info
         assert info.vocabulary is not None
         assert info.search is not None
-        self.search = info.search
         self.translator = Translator(
             stepper=TorchStepper(self.module(checkpoint.module)),
             vocabulary=info.vocabulary,
@@ -59,18 +58,6 @@ class Eager:
         """What the stepper drives."""
         found: StepModule = module
         return found
-
-    def prepare(self, sources: Ids) -> Ids:
-        """Ids as they are."""
-        return sources
-
-    def translate(self, prepared: Ids, beam: int) -> Any:
-        """The checkpoint's own search, with this beam."""
-        return self.translator.generate(prepared, self.search.with_beam(beam))
-
-    def tokens(self, results: Any) -> Ids:
-        """Of the best hypotheses."""
-        return [list(best.tokens) for best, *_ in results]
 
 
 class TorchScript(Eager):

@@ -9,17 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peers_plots import plot_speed
-from peers_tables import (
-    Record,
-    again,
-    bound,
-    checks,
-    parity_table,
-    settings,
-    speed_tables,
-    start_table,
-    works,
-)
+from peers_tables import Record, again, body, bound, settings
 
 INTRO = """\
 # A recurrent model, against PyTorch
@@ -71,7 +61,7 @@ size is that of the checkpoint for all but seq2edge, which may hold half precisi
 
 def page(record: Record) -> str:
     """The record as Markdown."""
-    model, candidates = record["model"], record["candidates"]
+    model = record["model"]
     directions = ", two directions" if model["bidirectional"] else ""
     intro = INTRO.format(
         command=record["command"],
@@ -79,29 +69,11 @@ def page(record: Record) -> str:
         directions=directions,
         **model | {"cell": model["cell"].upper()},
     )
-    time = TIME.format(
-        rounds=record["protocol"]["rounds"],
-        base=record["protocol"]["base"],
-        drawn=record["works"][0]["candidates"],
-        found=candidates["found"],
-        slack=candidates["slack"],
-    )
     lines = [
         intro,
         *settings(record),
         *_absent(record),
-        "",
-        PARITY,
-        *parity_table(record),
-        "",
-        time,
-        *works(record),
-        "",
-        *speed_tables(record),
-        *checks(record),
-        "",
-        START,
-        *start_table(record),
+        *body(record, PARITY, TIME, START),
     ]
     return "\n".join(lines) + "\n"
 

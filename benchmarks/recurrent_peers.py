@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from peers import candidates_of, command_line, parser_of
+from peers import candidates_of, command_line, parser_of, protocol_of
 from peers_build import count_weights, named_bundles, our_entries
-from peers_measure import Protocol, about_machine, measure, note, versions
+from peers_measure import about_machine, measure, note, versions
 from peers_process import Entry
 from peers_tables import write_page
 from recurrent_page import page, plots
@@ -70,16 +70,7 @@ def main() -> None:
     arguments = parser_of(__doc__, Path("out/recurrent-peers")).parse_args()
     checkpoint, work = arguments.checkpoint, arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    protocol = Protocol(
-        reference=BASE,
-        base=BASE,
-        beams=(1,),
-        batches=tuple(arguments.batches or (1, 32)),
-        threads=tuple(arguments.threads),
-        sentences=arguments.sentences,
-        rounds=arguments.rounds,
-        starts=arguments.starts,
-    )
+    protocol = protocol_of(arguments, BASE, BASE, (1,), (1, 32))
     note("exporting")
     ready, without = named_bundles(arguments.bundle), absent()
     entries = [
