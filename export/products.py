@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from seq2edge.export.coverage import FloatArray, digest
+from seq2edge.export.prune import names_read
 
 
 class Weights:
@@ -23,6 +24,7 @@ class Weights:
             and node.input[0] in self.arrays
             and self.arrays[node.input[0]].ndim == 2
         }
+        self._added = _added_once(graph)
 
     def matrix(self, name: str) -> tuple[str, bool] | None:
         """The rank-2 weight that a product reads, and whether transposed."""
@@ -30,6 +32,30 @@ class Weights:
             return self.transposed[name], True
         array = self.arrays.get(name)
         return (name, False) if array is not None and array.ndim == 2 else None
+
+    def added(self, value: str, size: int) -> tuple[str, str]:
+        """The vector that is all that happens to a value, and the sum; or nothing."""
+        if (node := self._added.get(value)) is None:
+            return "", value
+        first, second = node.input
+        name = second if first == value else first
+        vector = self.arrays.get(name)
+        fits = vector is not None and vector.shape == (size,)
+        return (name, node.output[0]) if fits else ("", value)
+
+
+def _added_once(graph: GraphProto) -> dict[str, NodeProto]:
+    """The Add that reads a value, of values that nothing else reads."""
+    results = {value.name for value in graph.output}
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in names_read(node):
+            readers.setdefault(name, []).append(node)
+    return {
+        name: nodes[0]
+        for name, nodes in readers.items()
+        if len(nodes) == 1 and nodes[0].op_type == "Add" and name not in results
+    }
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,7 @@ class Product:
     weight: FloatArray  # (outputs, inputs)
     transposed: bool  # against how the graph holds it
     bias: str
+    output: str  # of the sum, where a bias is added by a node of its own
 
 
 def product_of(node: NodeProto, weights: Weights) -> Product | None:
@@ -62,7 +89,10 @@ def product_of(node: NodeProto, weights: Weights) -> Product | None:
         return None
     weight = weights.arrays[name]
     outputs_first = weight if transposed else weight.T
-    return Product(node.input[0], name, outputs_first, not transposed, bias)
+    output = node.output[0]
+    if not bias:
+        bias, output = weights.added(output, len(outputs_first))
+    return Product(node.input[0], name, outputs_first, not transposed, bias, output)
 
 
 def products(graph: GraphProto, smallest: int) -> list[Product]:

@@ -134,6 +134,7 @@ class _Pass:
         self.nodes: list[NodeProto] = []
         self.added: dict[str, TensorProto] = {}
         self.kept: set[str] = set()  # what stays float, with a reason
+        self.sums: set[str] = set()  # of products that have taken their bias in
         if all(entry.domain != CONTRIB for entry in model.opset_import):
             model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
 
@@ -147,6 +148,8 @@ class _Pass:
         self._check_left()
 
     def _rewritten(self, node: NodeProto) -> list[NodeProto]:
+        if node.output[0] in self.sums:
+            return []
         if table := self._table_of(node):
             return self._lookup(node, table)
         if product := self._large_product(node):
@@ -223,7 +226,9 @@ class _Pass:
             self.ledger.skipped(product.bias, arrays[product.bias], "a bias")
         nodes, matrix, scales = self._columns(product)
         quantizing, inputs = self._quantized(product.activation)
-        output = node.output[0]
+        output = product.output
+        if output != node.output[0]:
+            self.sums.add(output)
         made = Fragment(output)
         few_rows = not self.encodes  # an encoder multiplies all steps at once
         add_int8_product(made, inputs, matrix, scales, output, product.bias, few_rows)

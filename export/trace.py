@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from seq2edge.export.attention import onnx_attention
 from seq2edge.export.examine import Traced
 from seq2edge.export.graphs import Contract, EncoderGraph, StepGraph
 from seq2edge.export.recurrent import onnx_recurrence
@@ -126,7 +127,7 @@ def _export(
 ) -> onnx.ModelProto:
     what = "encode" if isinstance(graph, EncoderGraph) else "step"
     try:
-        with onnx_recurrence(graph), _quiet(), torch.no_grad():
+        with onnx_recurrence(graph), onnx_attention(), _quiet(), torch.no_grad():
             program = torch.export.export(
                 graph.eval(),
                 arguments,

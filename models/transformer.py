@@ -11,7 +11,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from seq2edge.models.attention import source_mask
 from seq2edge.models.contract import Tensors
 from seq2edge.models.dropout import LockedDropout
 from seq2edge.models.embedding import OutputLayer, token_embedding
@@ -45,12 +44,12 @@ class Transformer(Writer):
     def encode(self, **inputs: Tensor) -> tuple[Tensors, Tensors]:
         """Read source (batch, source) and source_lengths: memory and first state."""
         source = inputs["source"]
-        mask = source_mask(inputs["source_lengths"], source.shape[1])
         positions = torch.arange(source.shape[1], device=source.device)
+        present = (positions < inputs["source_lengths"][:, None]).to(torch.int32)
         vectors = self.encoder.embed(self.source_embedding(source), positions)
         for layer in self.encoder.layers:
-            vectors = layer(vectors, mask[:, None, None])
-        memory = {"mask": mask} | self._cross_memory(self.encoder.norm(vectors))
+            vectors = layer(vectors, present)
+        memory = {"present": present} | self._cross_memory(self.encoder.norm(vectors))
         return memory, self._first_state(vectors)
 
     def step(
@@ -139,6 +138,6 @@ class Stack(nn.Module):
 
 
 def _read_by(layer: int, memory: Tensors) -> tuple[Tensor, Tensor, Tensor]:
-    """What a decoder layer reads of the memory: keys, values, mask."""
+    """What a decoder layer reads of the memory: keys, values, what is no padding."""
     keys, values = memory[f"source_keys_{layer}"], memory[f"source_values_{layer}"]
-    return keys, values, memory["mask"][:, None, None]
+    return keys, values, memory["present"]

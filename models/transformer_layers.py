@@ -7,11 +7,10 @@ contract; features = size / heads.
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
-from seq2edge.models.attention import MASKED
 from seq2edge.models.dropout import LockedDropout
+from seq2edge.models.heads import Heads
 from seq2edge.models.ssru import LayerState, Ssru
 from seq2edge.models.transformer_config import TransformerConfig
 
@@ -23,28 +22,6 @@ _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def split_heads(vectors: Tensor, heads: int) -> Tensor:
-    """(batch, time, size) to (batch, heads, time, features)."""
-    batch, time, size = vectors.shape
-    return vectors.reshape(batch, time, heads, size // heads).transpose(1, 2)
-
-
-def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Each head's means of its values, joined, and the weights they were made with.
-
-    queries (batch, heads, n, features), scaled already; keys (batch, heads, features,
-    time); values (batch, heads, time, features); mask is added to the energies. Returns
-    (batch, n, size) and (batch, heads, n, time).
-    """
-    energies = queries @ keys
-    if mask is not None:
-        energies = energies + mask
-    weights = torch.softmax(energies, dim=-1)
-    return (weights @ values).transpose(1, 2).flatten(2), weights
-
-
 class SelfAttention(nn.Module):
     """Positions of one sequence reading each other; in a decoder only earlier ones."""
 
@@ -53,8 +30,7 @@ class SelfAttention(nn.Module):
     def __init__(self, size: int, heads: int) -> None:
         """One product gives queries, keys and values."""
         super().__init__()
-        self.heads = heads
-        self.scale = (size // heads) ** -0.5
+        self.heads = Heads(heads)
         self.project = nn.Linear(size, 3 * size)
         self.join = nn.Linear(size, size)
         # As one would initialise the three products apart.
@@ -63,39 +39,29 @@ class SelfAttention(nn.Module):
 
     def start(self, batch: int, like: Tensor) -> LayerState:
         """The cache before the first token: keys and values of no position."""
-        features = self.join.in_features // self.heads
-        empty = like.new_zeros(batch, self.heads, 0, features)
+        heads, size = self.heads.count, self.join.in_features
+        empty = like.new_zeros(batch, heads, 0, size // heads)
         return empty, empty
 
     def step(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """(rows, size) and the cache to the output (rows, size) and a longer cache."""
-        query, key, value = self._projected(inputs[:, None])
-        keys = torch.cat([state[0], key], dim=2)
-        values = torch.cat([state[1], value], dim=2)
-        joined, _ = attend(query, keys.transpose(2, 3), values, None)
+        query, key, value = self.project(inputs[:, None]).chunk(3, dim=-1)
+        joined, keys, values = self.heads.extend(query, key, value, *state)
         return self.join(joined[:, 0]), (keys, values)
 
-    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """All positions at once; without a mask each reads those up to it."""
-        query, key, value = self._projected(inputs)
-        joined, _ = attend(
-            query, key.transpose(2, 3), value, _causal(inputs) if mask is None else mask
-        )
+    def forward(self, inputs: Tensor, present: Tensor | None = None) -> Tensor:
+        """All positions at once.
+
+        present (batch, time) int32 says with 0 what nobody reads; without it each
+        position reads those up to it.
+        """
+        query, key, value = self.project(inputs).chunk(3, dim=-1)
+        if present is None:
+            joined = self.heads.earlier(query, key, value)
+        else:
+            joined = self.heads.within(query, key, value, present)
         output: Tensor = self.join(joined)
         return output
-
-    def _projected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = (
-            split_heads(part, self.heads)
-            for part in self.project(inputs).chunk(3, dim=-1)
-        )
-        return query * self.scale, key, value
-
-
-def _causal(inputs: Tensor) -> Tensor:
-    """What hides later positions: (time, time)."""
-    time = inputs.shape[1]
-    return torch.full((time, time), MASKED, device=inputs.device).triu(1)
 
 
 class CrossAttention(nn.Module):
@@ -104,8 +70,7 @@ class CrossAttention(nn.Module):
     def __init__(self, size: int, heads: int) -> None:
         """Keys and values are one product, made once a source."""
         super().__init__()
-        self.heads = heads
-        self.scale = (size // heads) ** -0.5
+        self.heads = Heads(heads)
         self.query = nn.Linear(size, size)
         self.project = nn.Linear(size, 2 * size)
         self.join = nn.Linear(size, size)
@@ -113,17 +78,16 @@ class CrossAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight, gain=gain)
 
     def memory(self, annotations: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (batch, source, size): keys (batch, heads, features, source), values."""
+        """Keys, values (batch, heads, source, features) of (batch, source, size)."""
         key, value = self.project(annotations).chunk(2, dim=-1)
-        keys = split_heads(key, self.heads).transpose(2, 3)
-        return keys.contiguous(), split_heads(value, self.heads).contiguous()
+        split = self.heads.split
+        return split(key).contiguous(), split(value).contiguous()
 
     def forward(
-        self, inputs: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, inputs: Tensor, keys: Tensor, values: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(batch, n, size) to the same, and weights (batch, heads, n, source)."""
-        query = split_heads(self.query(inputs), self.heads) * self.scale
-        joined, weights = attend(query, keys, values, mask)
+        joined, weights = self.heads.read(self.query(inputs), keys, values, present)
         return self.join(joined), weights
 
 
@@ -179,10 +143,10 @@ class EncoderLayer(nn.Module):
         self.around_attention = Residual(config)
         self.around_feed_forward = Residual(config)
 
-    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, size) to the same; the mask hides padding."""
+    def forward(self, inputs: Tensor, present: Tensor) -> Tensor:
+        """(batch, time, size) to the same; what isn't present is hidden."""
         around = self.around_attention
-        inputs = around.after(inputs, self.attention(around.before(inputs), mask))
+        inputs = around.after(inputs, self.attention(around.before(inputs), present))
         around = self.around_feed_forward
         return around.after(inputs, self.feed_forward(around.before(inputs)))
 
@@ -210,33 +174,33 @@ class DecoderLayer(nn.Module):
         state: LayerState,
         keys: Tensor,
         values: Tensor,
-        mask: Tensor,
+        present: Tensor,
     ) -> tuple[Tensor, Tensor, LayerState]:
         """(rows, size): the output, its weights (rows, source) and the next state."""
         around = self.around_mixer
         update, following = self.mixer.step(around.before(inputs), state)
         inputs = around.after(inputs, update)
         rows, size = inputs.shape
-        batch, source = mask.shape[0], mask.shape[-1]
+        batch, source = present.shape
         outputs, weights = self._upper(
-            inputs.reshape(batch, -1, size), keys, values, mask
+            inputs.reshape(batch, -1, size), keys, values, present
         )
         mean = weights.mean(dim=1).reshape(rows, source)
         return outputs.reshape(rows, size), mean, following
 
     def forward(
-        self, inputs: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, inputs: Tensor, keys: Tensor, values: Tensor, present: Tensor
     ) -> Tensor:
         """(batch, target, size), all positions at once."""
         around = self.around_mixer
         inputs = around.after(inputs, self.mixer(around.before(inputs)))
-        return self._upper(inputs, keys, values, mask)[0]
+        return self._upper(inputs, keys, values, present)[0]
 
     def _upper(
-        self, inputs: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, inputs: Tensor, keys: Tensor, values: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor]:
         around = self.around_cross
-        update, weights = self.cross(around.before(inputs), keys, values, mask)
+        update, weights = self.cross(around.before(inputs), keys, values, present)
         inputs = around.after(inputs, update)
         around = self.around_feed_forward
         update = self.feed_forward(around.before(inputs))

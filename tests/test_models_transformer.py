@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seq2edge.models.attention import source_mask
 from seq2edge.models.build import build_model, count_parameters
 from seq2edge.models.positions import sinusoids
 from seq2edge.models.ssru import Ssru, linear_scan
@@ -82,6 +81,11 @@ def test_an_ssru_follows_its_equations() -> None:
     torch.testing.assert_close(ssru(inputs), torch.stack(outputs, 1))
 
 
+def present(longest: int) -> Tensor:
+    """1 for what is no padding: (batch, longest) int32."""
+    return (torch.arange(longest) < LENGTHS[:, None]).int()
+
+
 def _vary(layer: nn.Module) -> None:
     """Norms and biases that differ from ones and zeros."""
     for parameter in layer.parameters():
@@ -119,8 +123,8 @@ def test_an_encoder_layer_is_that_of_torch(norm: str, activation: str) -> None:
         "norm2.": "around_feed_forward.norm",
     }
     theirs.load_state_dict(_weights_of(layer, names))
-    inputs, mask = torch.randn(3, 5, SIZE), source_mask(LENGTHS, 5)
-    found = layer(inputs, mask[:, None, None])
+    inputs = torch.randn(3, 5, SIZE)
+    found = layer(inputs, present(5))
     for row, length in enumerate(LENGTHS.tolist()):
         alone = theirs(inputs[row : row + 1, :length])[0]
         torch.testing.assert_close(found[row, :length], alone)
@@ -149,8 +153,7 @@ def test_a_decoder_layer_is_that_of_torch(norm: str) -> None:
     theirs.load_state_dict(_weights_of(layer, names))
     inputs, annotations = torch.randn(3, 4, SIZE), torch.randn(3, 5, SIZE)
     keys, values = layer.cross.memory(annotations)
-    mask = source_mask(LENGTHS, 5)[:, None, None]
-    found = layer(inputs, keys, values, mask)
+    found = layer(inputs, keys, values, present(5))
     causal = nn.Transformer.generate_square_subsequent_mask(4)
     for row, length in enumerate(LENGTHS.tolist()):
         one = slice(row, row + 1)
