@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 from seq2edge.export.prune import prune
+from seq2edge.export.top import Constants, top
 from seq2edge.runtime.manifest import Task
 
 LOGITS = "logits"
@@ -28,9 +29,11 @@ def greedy_head(decoder: ModelProto) -> ModelProto:
     """Add the best token of each row and its log-probability."""
     # LogSoftmax and TopK(1) took no longer than ArgMax and ReduceMax at batch 1, and
     # less than ReduceLogSumExp at 5 rows and above (vocabulary 5,000).
+    results = "best_log_probs", "best_tokens"
+    best, constants = top("log_probs", _width(decoder), "one", results, single=True)
     nodes = [
         make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1),
-        make_node("TopK", ["log_probs", "one"], ["best_log_probs", "best_tokens"]),
+        *best,
         make_node("Squeeze", ["best_log_probs", "last_axis"], ["best_log_prob"]),
         make_node("Squeeze", ["best_tokens", "last_axis"], ["best_token"]),
     ]
@@ -38,7 +41,7 @@ def greedy_head(decoder: ModelProto) -> ModelProto:
         _value("best_log_prob", TensorProto.FLOAT, ["rows"]),
         _value("best_token", TensorProto.INT64, ["rows"]),
     ]
-    constants = {"one": [1], "last_axis": [-1]}
+    constants |= {"one": np.array([1]), "last_axis": np.array([-1])}
     return _with_head(decoder, "greedy", nodes, outputs, constants)
 
 
@@ -53,15 +56,14 @@ def attention_head(decoder: ModelProto) -> ModelProto:
 
 
 def _top_head(decoder: ModelProto, name: str) -> ModelProto:
-    nodes = [
-        make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1),
-        make_node("TopK", ["log_probs", "count"], ["top_log_probs", "top_tokens"]),
-    ]
+    results = "top_log_probs", "top_tokens"
+    best, constants = top("log_probs", _width(decoder), "count", results)
+    nodes = [make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1), *best]
     outputs = [
         _value("top_log_probs", TensorProto.FLOAT, ["rows", "count"]),
         _value("top_tokens", TensorProto.INT64, ["rows", "count"]),
     ]
-    model = _with_head(decoder, name, nodes, outputs, {})
+    model = _with_head(decoder, name, nodes, outputs, constants)
     model.graph.input.append(_value("count", TensorProto.INT64, [1]))
     _reorder_state(model.graph)
     return model
@@ -83,7 +85,7 @@ def scores_head(decoder: ModelProto) -> ModelProto:
         _value("log_probs", TensorProto.FLOAT, ["rows", "vocabulary"]),
         _value("log_normalizer", TensorProto.FLOAT, ["rows", 1]),
     ]
-    model = _with_head(decoder, "scores", nodes, outputs, {"last_axis": [-1]})
+    model = _with_head(decoder, "scores", nodes, outputs, {"last_axis": np.array([-1])})
     _reorder_state(model.graph)
     return model
 
@@ -121,7 +123,7 @@ def _with_head(
     name: str,
     nodes: list[NodeProto],
     outputs: Outputs,
-    constants: Mapping[str, list[int]],
+    constants: Constants,
 ) -> ModelProto:
     """Replace the output `logits` by what the nodes make of it, ahead of next.*."""
     model = ModelProto()
@@ -136,10 +138,15 @@ def _with_head(
     del graph.output[:]
     graph.output.extend([*outputs, *following])
     graph.initializer.extend(
-        numpy_helper.from_array(np.array(values, np.int64), key)
-        for key, values in constants.items()
+        numpy_helper.from_array(values, key) for key, values in constants.items()
     )
     return model
+
+
+def _width(decoder: ModelProto) -> int:
+    """The size of the vocabulary."""
+    logits = next(value for value in decoder.graph.output if value.name == LOGITS)
+    return logits.type.tensor_type.shape.dim[-1].dim_value
 
 
 def _drop_attention(graph: onnx.GraphProto) -> None:

@@ -45,13 +45,14 @@ class _NarrowingBeams(Beams):
         self.covered = Covered(decoding, size, self.batch.read)
         return self.covered
 
-    def settle(self, extensions: Extensions, length: int) -> None:
+    def settle(self, extensions: Extensions, length: int) -> bool:
         """In this order, so that what ends now counts already."""
         if self.any_ended:
             places = np.arange(extensions.totals.shape[1])
             extensions.totals[places >= self.places[:, None]] = -np.inf
         self._collect_ended(extensions, length)
         self._drop_hopeless(extensions)
+        return self.any_ended
 
     def hypothesis(
         self, extensions: Extensions, row: int, column: int, stopped: Stop = ""

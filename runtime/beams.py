@@ -6,6 +6,7 @@ any has; the others are filled up with -inf); count, candidates a row.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count as counting
 from typing import Any
 
@@ -31,6 +32,13 @@ class Extensions:
     tokens: IntArray
     log_probs: FloatArray  # of these tokens
     parents: IntArray  # the hypothesis that each continues, 0 to beam - 1
+
+    def shorten(self, most: int) -> None:
+        """Keep the first `most` columns."""
+        self.totals = self.totals[:, :most]
+        self.tokens = self.tokens[:, :most]
+        self.log_probs = self.log_probs[:, :most]
+        self.parents = self.parents[:, :most]
 
     def close_ranks(self, most: int) -> None:
         """Move what is left to the front and cut off columns that nobody needs.
@@ -72,8 +80,11 @@ class Beams(ABC):
         self._trellis = Trellis()
 
     @abstractmethod
-    def settle(self, extensions: Extensions, length: int) -> None:
-        """Take out what ends and what is given up; `length` tokens are there now."""
+    def settle(self, extensions: Extensions, length: int) -> bool:
+        """Take out what ends and what is given up; `length` tokens are there now.
+
+        Returns whether anything may have been taken out.
+        """
 
     @abstractmethod
     def hypothesis(
@@ -89,12 +100,11 @@ class Beams(ABC):
         parents: IntArray | None = None
         for length in counting(1):
             extensions = self.extend(source.propose(tokens, parents, self.width))
-            self.settle(extensions, length)
+            gaps = self.settle(extensions, length)
             if self.batch.monitor is not None:
-                self._interrupt(extensions)
-            left = extensions.totals > -np.inf
-            if np.count_nonzero(left) < left.size or left.shape[1] > most:
-                kept = np.flatnonzero(left.any(axis=1))
+                gaps |= self._interrupt(extensions)
+            if gaps or not self._full(extensions, most):
+                kept = np.flatnonzero((extensions.totals > -np.inf).any(axis=1))
                 if not kept.size:
                     break
                 if kept.size < len(self.sentence):
@@ -102,6 +112,8 @@ class Beams(ABC):
                     self.keep(kept)
                     extensions.cut(kept)
                 extensions.close_ranks(most)
+            elif extensions.totals.shape[1] > most:
+                extensions.shorten(most)
             tokens, parents = self._advance(extensions)
         return self._results()
 
@@ -113,10 +125,10 @@ class Beams(ABC):
         """The best of all candidates (rows, count); equals keep their order."""
         batch, beam = self.totals.shape
         count = candidates.tokens.shape[1]
-        sums = candidates.scores.reshape(batch, beam, count) + self.totals[:, :, None]
+        sums = candidates.scores + self.totals.reshape(batch * beam, 1)
         sums = sums.reshape(batch, beam * count)
         order = (-sums).argsort(axis=1, kind="stable")[:, : self.width]
-        flat = order + np.arange(0, sums.size, beam * count)[:, None]
+        flat = order + _firsts(batch, beam * count)
         return Extensions(
             np.fmax(sums.take(flat), -np.inf),  # a NaN is no candidate
             candidates.tokens.take(flat),
@@ -141,21 +153,27 @@ class Beams(ABC):
     def _advance(self, extensions: Extensions) -> tuple[IntArray, IntArray]:
         """Go on with the extensions: their tokens and parent rows, both (rows,)."""
         batch, beam = self.totals.shape
-        rows = extensions.parents + np.arange(0, batch * beam, beam)[:, None]
+        rows = extensions.parents + _firsts(batch, beam)
         tokens = extensions.tokens
         self.totals = extensions.totals
         nodes = self._nodes.take(rows)
         self._nodes = self._trellis.add(tokens, extensions.log_probs, nodes)
         return tokens.ravel(), rows.ravel()
 
-    def _interrupt(self, extensions: Extensions) -> None:
+    def _full(self, extensions: Extensions, most: int) -> bool:
+        """Whether every sentence has `most` extensions, or all if they are fewer."""
+        last = extensions.totals[:, :most][:, -1]
+        return last.item() > -np.inf if last.size == 1 else bool((last > -np.inf).all())
+
+    def _interrupt(self, extensions: Extensions) -> bool:
         """Tell what is certain; of a sentence that is to stop, keep what was alive.
 
         A token is certain if all that is alive has it, and the best of what has ended.
+        Returns whether any sentence was stopped.
         """
         monitor, most = self.batch.monitor, self.rules.options.beam_size
         assert monitor is not None
-        late = monitor.late()
+        late, any_stopped = monitor.late(), False
         for row, sentence in enumerate(self.sentence.tolist()):
             columns = np.flatnonzero(extensions.totals[row] > -np.inf)[:most].tolist()
             stopped: Stop = "deadline" if late else ""
@@ -171,6 +189,8 @@ class Beams(ABC):
                 both = [*self.found[sentence], *alive]
                 self.found[sentence] = [replace(one, stopped=stopped) for one in both]
                 extensions.totals[row] = -np.inf
+                any_stopped = True
+        return any_stopped
 
     def _results(self) -> list[list[Hypothesis]]:
         """The n best of every sentence; tell what was not yet told of the best."""
@@ -182,3 +202,11 @@ class Beams(ABC):
                 if not first.stopped:
                     self.batch.monitor.tell_agreed(number, [first.tokens])
         return best
+
+
+@lru_cache(maxsize=64)  # a search asks for the same few again and again
+def _firsts(batch: int, width: int) -> IntArray:
+    """The place of each sentence's first among so many of each, (batch, 1)."""
+    firsts = np.arange(0, batch * width, width)[:, None]
+    firsts.setflags(write=False)
+    return firsts

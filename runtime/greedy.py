@@ -7,7 +7,7 @@ import numpy as np
 
 from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.hypothesis import Hypothesis, Stop
-from seq2edge.runtime.proposals import Candidates, Plain, Proposer, proposer
+from seq2edge.runtime.proposals import Plain, Proposer, proposer
 from seq2edge.runtime.rules import Rules
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
 
@@ -25,18 +25,18 @@ def greedy_search(
     are decoded again with spare candidates. Who is told of tokens must be told no such
     thing, so that there the spare candidates are asked for at once.
     """
-    decoding = stepper.start(inputs)
-    guarded = proposer(decoding, rules, batch)
+    guarded = proposer(stepper.start(inputs), rules, batch)
     streams = batch.monitor is not None and batch.monitor.streams
     if rules.options.min_length or streams or not isinstance(guarded, Plain):
         found = follow(first_of(guarded), guarded.keep, rules, batch)
         return [[one] for one in found if one is not None]
-    found = follow(decoding.best, decoding.keep, rules, batch, rules.banned)
+    found = follow(guarded.unguarded, guarded.keep, rules, batch, rules.banned)
     failed = [place for place, one in enumerate(found) if one is None]
     if failed:
         again = {name: array[failed] for name, array in inputs.items()}
-        guarded = Plain(stepper.start(again), rules)
-        passed = follow(first_of(guarded), guarded.keep, rules, batch.take(failed))
+        rest = batch.take(failed)
+        guarded = Plain(stepper.start(again), rules, rest)
+        passed = follow(first_of(guarded), guarded.keep, rules, rest)
         for place, one in zip(failed, passed, strict=True):
             found[place] = one
     return [[one] for one in found if one is not None]
@@ -48,19 +48,9 @@ def first_of(source: Proposer) -> Choose:
     def choose(
         tokens: IntArray, parents: IntArray | None, count: int
     ) -> tuple[FloatArray, IntArray]:
-        candidates = source.propose(tokens, parents, count)
-        return pick(candidates, candidates.scores.argmax(axis=1))
+        return source.propose(tokens, parents, count).best()
 
     return choose
-
-
-def pick(candidates: Candidates, columns: IntArray) -> tuple[FloatArray, IntArray]:
-    """One candidate of each row, (rows, 1); of log-probability -inf if it may not."""
-    rows = np.arange(len(columns))
-    log_probs = candidates.log_probs[rows, columns]
-    may = candidates.scores[rows, columns] > -np.inf
-    log_probs = np.where(may, log_probs, -np.inf)
-    return log_probs[:, None], candidates.tokens[rows, columns][:, None]
 
 
 def follow(

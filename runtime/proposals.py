@@ -25,6 +25,17 @@ class Candidates(NamedTuple):
     log_probs: FloatArray  # the model's
     scores: FloatArray  # what to rank by; -inf: may not come
 
+    def pick(self, columns: IntArray) -> tuple[FloatArray, IntArray]:
+        """One of each row, both (rows, 1); of log-probability -inf if it may not."""
+        rows = np.arange(len(columns))
+        may = self.scores[rows, columns] > -np.inf
+        log_probs = np.where(may, self.log_probs[rows, columns], -np.inf)
+        return log_probs[:, None], self.tokens[rows, columns][:, None]
+
+    def best(self) -> tuple[FloatArray, IntArray]:
+        """The best of each row, both (rows, 1)."""
+        return self.pick(self.scores.argmax(axis=1))
+
 
 class Proposer(Protocol):
     """A Decoding that proposes only what may come."""
@@ -43,34 +54,66 @@ class Proposer(Protocol):
 def proposer(decoding: Decoding, rules: Rules, batch: Batch) -> Proposer:
     """The simplest that does what the options ask for."""
     options, reweighings = rules.options, reweighings_of(rules, batch)
-    free = options.forced_first is None and not options.forced_end
-    free = free and not any(batch.prefixes) and not bans_of(rules)
+    free = options.forced_first is None and not any(batch.prefixes)
+    free = free and not bans_of(rules)
     if reweighings or not free or (options.sampling and not options.top_k):
         return Constrained(decoding, rules, batch, reweighings)
-    return Plain(decoding, rules)
+    return Plain(decoding, rules, batch)
 
 
 class Plain:
-    """Only single tokens are forbidden."""
+    """Only single tokens are forbidden, and at most the last one of all is forced."""
 
-    def __init__(self, decoding: Decoding, rules: Rules) -> None:
+    def __init__(self, decoding: Decoding, rules: Rules, batch: Batch) -> None:
         self._decoding = decoding
         self._rules = rules
         self._length = 0
+        self._forcing = Forcing(rules, batch)
+        self._sentences = np.arange(len(batch.numbers))
+        longest = int(batch.max_lengths.max())
+        first = int(batch.max_lengths.min()) if rules.options.forced_end else longest + 1
+        self._forced_from = first  # no token is, up to this length
 
     def propose(
         self, tokens: IntArray, parents: IntArray | None, wanted: int
     ) -> Candidates:
-        """By the greedy or the beam head."""
+        """By the greedy or the beam head, where nothing is forced."""
         self._length += 1
+        if self._length >= self._forced_from:
+            owners = _owners(self._sentences, len(tokens))
+            forced = self._forcing.tokens(owners, self._length)
+            if forced is not None:
+                return self._all(tokens, parents, wanted, forced)
         count = self._rules.candidates(wanted)
         log_probs, found = self._decoding.best(tokens, parents, count)
         bans = self._rules.bans_at(self._length)
         return Candidates(found, log_probs, log_probs + bans.take(found))
 
+    def unguarded(
+        self, tokens: IntArray, parents: IntArray | None, _: int
+    ) -> tuple[FloatArray, IntArray]:
+        """The best of each row, both (rows, 1), though it may be a forbidden one."""
+        if self._length + 1 >= self._forced_from:
+            return self.propose(tokens, parents, 1).best()
+        self._length += 1
+        return self._decoding.best(tokens, parents, 1)
+
     def keep(self, sentences: IntArray) -> None:
         """As Decoding.keep."""
+        self._sentences = self._sentences[sentences]
         self._decoding.keep(sentences)
+
+    def _all(
+        self,
+        tokens: IntArray,
+        parents: IntArray | None,
+        wanted: int,
+        forced: IntArray,
+    ) -> Candidates:
+        log_probs = self._decoding.scores(tokens, parents)
+        scores = log_probs + self._rules.bans_at(self._length)
+        force(self._rules, log_probs, scores, forced)
+        return _best(log_probs, scores, min(wanted, self._rules.vocabulary.size))
 
 
 class Constrained:
@@ -101,7 +144,7 @@ class Constrained:
         past = self._history if parents is None else self._history[parents]
         self._history = np.concatenate([past, tokens[:, None]], axis=1)
         length = self._history.shape[1]
-        owners = self._owners()
+        owners = _owners(self._sentences, len(tokens))
         banned = merged([ban.banned(self._history) for ban in self._bans], len(tokens))
         forced = self._forcing.tokens(owners, length)
         reweighed = any(one.lasts(length) for one in self._reweighings)
@@ -121,11 +164,6 @@ class Constrained:
         self._history = self._history[rows]
         self._sentences = self._sentences[sentences]
         self._decoding.keep(sentences)
-
-    def _owners(self) -> IntArray:
-        """The sentence of each row."""
-        beam = len(self._history) // len(self._sentences)
-        return np.repeat(self._sentences, beam)
 
     def _few(
         self,
@@ -161,20 +199,31 @@ class Constrained:
         banned: list[list[int]],
         forced: IntArray | None,
     ) -> None:
-        """Forbid in place; a forced token comes whatever forbids it.
-
-        It counts with its log-probability; under the rule of transformers with none.
-        """
+        """Forbid and force in place."""
         scores += self._rules.bans_at(self._history.shape[1])
         for row, ids in enumerate(banned):
             scores[row, ids] = -np.inf
-        if forced is None:
-            return
-        for row in np.flatnonzero(forced != FREE).tolist():
-            token = forced[row]
-            scores[row] = -np.inf
-            free = self._rules.options.like_transformers
-            scores[row, token] = 0 if free else log_probs[row, token]
+        if forced is not None:
+            force(self._rules, log_probs, scores, forced)
+
+
+def force(
+    rules: Rules, log_probs: FloatArray, scores: FloatArray, forced: IntArray
+) -> None:
+    """Change scores in place so that a forced token comes, whatever forbids it.
+
+    It counts with its log-probability; under the rule of transformers with none.
+    """
+    free = rules.options.like_transformers
+    for row in np.flatnonzero(forced != FREE).tolist():
+        token = forced[row]
+        scores[row] = -np.inf
+        scores[row, token] = 0 if free else log_probs[row, token]
+
+
+def _owners(sentences: IntArray, rows: int) -> IntArray:
+    """The sentence of each row."""
+    return np.repeat(sentences, rows // len(sentences))
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:

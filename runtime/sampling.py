@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2edge.runtime.batch import Batch
-from seq2edge.runtime.greedy import follow, pick
+from seq2edge.runtime.greedy import follow
 from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.monitor import Number
 from seq2edge.runtime.options import SearchOptions
@@ -58,7 +58,7 @@ class _Sampler:
         order = (-candidates.scores).argsort(axis=1, kind="stable")[:, : self._wanted]
         scores = np.take_along_axis(candidates.scores, order, axis=1)
         columns = draw(filtered(scores, self._options), self._generators)
-        return pick(candidates, order[np.arange(len(columns)), columns])
+        return candidates.pick(order[np.arange(len(columns)), columns])
 
     def keep(self, rows: IntArray) -> None:
         """Go on with these samples only."""

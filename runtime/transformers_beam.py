@@ -12,13 +12,14 @@ stay empty, which only shows where a vocabulary can't fill a beam.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.beams import Beams, Extensions
 from seq2edge.runtime.constraints import Prompts
 from seq2edge.runtime.hypothesis import Hypothesis, Stop, best_first
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.stepper import Inputs, Stepper
+from seq2edge.runtime.stepper import Inputs, IntArray, Stepper
 
 
 def transformers_beam_search(
@@ -34,11 +35,18 @@ class _PooledBeams(Beams):
     def __init__(self, rules: Rules, batch: Batch) -> None:
         super().__init__(rules, batch, 2 * rules.options.beam_size, np.float32)
         self.prompts = Prompts.of(rules, batch).given  # tokens that don't count
+        self.max_lengths = batch.max_lengths
+        self.shortest = int(self.max_lengths.min())
+        self.any_full = False  # pools
 
-    def settle(self, extensions: Extensions, length: int) -> None:
+    def settle(self, extensions: Extensions, length: int) -> bool:
         """What has ended can't be extended; what is over can't be improved."""
-        self._pool_ended(extensions, length)
-        self._drop_over(extensions, length)
+        ended = self._ended(extensions, length)
+        if ended is not None:
+            self._pool(extensions, ended)
+            extensions.totals[ended] = -np.inf
+        over = self.any_full and self._drop_over(extensions, length)
+        return ended is not None or over
 
     def hypothesis(
         self, extensions: Extensions, row: int, column: int, stopped: Stop = ""
@@ -49,27 +57,43 @@ class _PooledBeams(Beams):
         score = float(extensions.totals[row, column] / penalty)
         return self.rules.hypothesis(tokens, log_probs, score, stopped)
 
-    def _pool_ended(self, extensions: Extensions, length: int) -> None:
+    def keep(self, rows: IntArray) -> None:
+        """Go on with these sentences only."""
+        super().keep(rows)
+        self.max_lengths = self.max_lengths[rows]
+        self.shortest = int(self.max_lengths.min())
+
+    def _ended(
+        self, extensions: Extensions, length: int
+    ) -> NDArray[np.bool_] | None:
+        """What has its last token, by its end token or at its maximal length."""
+        ended = extensions.tokens == self.rules.vocabulary.end
+        if length >= self.shortest:
+            ended |= (self.max_lengths == length)[:, None]
+        return ended if np.count_nonzero(ended) else None
+
+    def _pool(self, extensions: Extensions, ended: NDArray[np.bool_]) -> None:
         """The better half of the candidates may enter the pool."""
         size = self.rules.options.beam_size
-        ended = extensions.tokens == self.rules.vocabulary.end
-        ended |= (self.batch.max_lengths[self.sentence] == length)[:, None]
         better = ended & (extensions.totals > -np.inf)
         for row, column in np.argwhere(better[:, :size]).tolist():
             news = self.hypothesis(extensions, row, column)
             pool = self.found[self.sentence[row]]
             pool[:] = best_first([*pool, news], size)
-        extensions.totals[ended] = -np.inf
+            self.any_full |= len(pool) == size
 
-    def _drop_over(self, extensions: Extensions, length: int) -> None:
+    def _drop_over(self, extensions: Extensions, length: int) -> bool:
         """Drop sentences that nothing more can come of, as the rule sees it."""
         early = self.rules.options.early_stopping is True
+        any_over = False
         for row, sentence in enumerate(self.sentence.tolist()):
             pool = self.found[sentence]
             if len(pool) == self.rules.options.beam_size:
                 hope = extensions.totals[row].max() / self._hoped(sentence, length)
                 if early or not hope > pool[-1].score:
                     extensions.totals[row] = -np.inf
+                    any_over = True
+        return any_over
 
     def _hoped(self, sentence: int, length: int) -> np.float32:
         """The penalty by which the best that is alive is judged."""

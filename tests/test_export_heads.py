@@ -172,3 +172,45 @@ def test_half_precision_logits_are_scored_in_single() -> None:
     log_probs, _, _ = run(model, token=[0], state_count=[1], parents=[0])
     assert log_probs.dtype == np.float32
     np.testing.assert_allclose(log_probs[0], log_softmax(1), rtol=0, atol=1e-6)
+
+
+def over(size: int) -> onnx.ModelProto:
+    """A decoder whose logits, of so many tokens, are its state."""
+    shape = ["rows", size]
+    state, logits, following = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name in ("state.of", "logits", "next.of")
+    )
+    nodes = [
+        helper.make_node("Identity", ["state.of"], ["logits"]),
+        helper.make_node("Identity", ["state.of"], ["next.of"]),
+    ]
+    graph = helper.make_graph(nodes, "decoder", [state], [logits, following])
+    opset = helper.make_opsetid("", 21)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10)
+
+
+@pytest.mark.parametrize("size", [1023, 1024, 1025, 4999, 8064])
+@pytest.mark.parametrize("levels", [3, 50, 1 << 20])
+def test_the_best_of_a_long_row_are_those_of_a_stable_sort(
+    size: int, levels: int
+) -> None:
+    rng = np.random.default_rng(size + levels)
+    logits = rng.integers(-levels, levels, (7, size)).astype(np.float32) / levels
+    logits[1, 3:] = -np.inf  # fewer finite ones than are asked for
+    logits[2, ::-1].sort()
+    # Many of few levels are equal, and then the lower ids come first.
+    head, single = beam_head(over(size)), greedy_head(over(size))
+    same = list(range(7))
+    scores, *_ = run(scores_head(over(size)), state_of=logits, parents=same)
+    session = onnxruntime.InferenceSession(head.SerializeToString())
+    for count in (1, 2, 8, 64, size // 64 + 2, size):
+        feed = {"state.of": logits, "parents": np.array(same), "count": np.array([count])}
+        log_probs, tokens = session.run(["top_log_probs", "top_tokens"], feed)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        finite = np.take_along_axis(scores, order, axis=1) > -np.inf
+        np.testing.assert_array_equal(tokens[finite], order[finite])
+        assert (log_probs[~finite] == -np.inf).all()
+        assert tokens.max() < size
+    best = run(single, state_of=logits)[1]
+    np.testing.assert_array_equal(best, scores.argmax(axis=1))
