@@ -14,16 +14,17 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from seq2edge.export.attention import onnx_attention
+from seq2edge.export import attention
 from seq2edge.export.examine import Traced
 from seq2edge.export.graphs import Contract, EncoderGraph, StepGraph
 from seq2edge.export.recurrent import onnx_recurrence
 from seq2edge.export.translations import TRANSLATIONS
+from seq2edge.models.heads import Heads
 from seq2edge.runtime.contract import TOKEN, input_arrays, stream_input
 from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.manifest import Axis
 
-OPSET = 21  # the newest that the oldest supported onnxruntime (1.20) reads
+OPSET = 21  # the lowest that torch exports what we trace to
 Shape = tuple[Axis, ...]
 
 
@@ -127,7 +128,7 @@ def _export(
 ) -> onnx.ModelProto:
     what = "encode" if isinstance(graph, EncoderGraph) else "step"
     try:
-        with onnx_recurrence(graph), onnx_attention(), _quiet(), torch.no_grad():
+        with onnx_recurrence(graph), attention.onnx_attention(), _quiet(), torch.no_grad():
             program = torch.export.export(
                 graph.eval(),
                 arguments,
@@ -142,7 +143,7 @@ def _export(
                 arguments,
                 input_names=[port.name for port in inputs],
                 output_names=[port.name for port in outputs],
-                opset_version=OPSET,
+                opset_version=_opset(graph),
                 custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 verbose=False,
@@ -154,6 +155,12 @@ def _export(
     if exported is None:
         raise ExportError(f"{what} can't be exported: torch.onnx gave no program")
     return exported.model_proto
+
+
+def _opset(graph: nn.Module) -> int:
+    """The lowest that has what the graph needs."""
+    attends = any(isinstance(part, Heads) for part in graph.modules())
+    return attention.OPSET if attends else OPSET
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Scaled dot-product attention of several heads (arXiv:1706.03762, section 3.2).
 
 No weights here: what reads what, in the four ways in which a transformer needs it. An
-export has each of them as one operator of onnxruntime's.
+export has each of them as one operator of ONNX.
 
 Letters: n, queries of a sequence; features = size / heads.
 """
@@ -13,35 +13,26 @@ from seq2edge.models.attention import MASKED
 
 
 class Heads(nn.Module):
-    """Queries, keys and values (batch, time, size) that are split among heads."""
+    """Queries, keys and values (batch, time, size) that are split among heads.
+
+    Masks are bool, true where something may be read.
+    """
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
 
-    def split(self, vectors: Tensor) -> Tensor:
-        """(batch, time, size) to (batch, heads, time, features)."""
-        batch, time, size = vectors.shape
-        return vectors.reshape(batch, time, self.count, size // self.count).transpose(
-            1, 2
-        )
-
     def within(
-        self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
-        """A sequence reading itself, (batch, time, size), where present isn't 0.
-
-        present (batch, time) int32.
-        """
-        split = self.split
-        return self.read(queries, split(keys), split(values), present)[0]
+        """A sequence reading itself, (batch, time, size); mask as of `read`."""
+        return self.read(queries, keys, values, mask)[0]
 
     def earlier(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """A sequence reading itself, (batch, time, size), each position up to it."""
         time = queries.shape[1]
-        later = torch.full((time, time), MASKED, device=queries.device).triu(1)
-        split = self.split
-        return self._attend(queries, split(keys), split(values), later)[0]
+        mask = torch.ones(time, time, dtype=torch.bool, device=queries.device).tril()
+        return self.read(queries, keys, values, mask)[0]
 
     def extend(
         self, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor
@@ -50,26 +41,39 @@ class Heads(nn.Module):
 
         keys, values (rows, heads, past, features) are returned longer by one.
         """
-        keys = torch.cat([keys, self.split(key)], dim=2)
-        values = torch.cat([values, self.split(value)], dim=2)
+        keys = torch.cat([keys, self._split(key)], dim=2)
+        values = torch.cat([values, self._split(value)], dim=2)
         return self._attend(query, keys, values, None)[0], keys, values
 
     def read(
-        self, queries: Tensor, keys: Tensor, values: Tensor, present: Tensor
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Queries (batch, n, size) reading another sequence, where present isn't 0.
+        """Queries (batch, n, size) reading keys and values (batch, source, size).
 
-        keys, values (batch, heads, source, features); present (batch, source) int32.
-        Returns (batch, n, size), and the weights (batch, heads, n, source).
+        mask (batch, 1, n, source), or with fewer axes. Returns (batch, n, size), and
+        the weights (batch, heads, n, source).
         """
-        hidden = (1 - present).to(queries.dtype) * MASKED
-        return self._attend(queries, keys, values, hidden[:, None, None])
+        return self._attend(queries, self._split(keys), self._split(values), mask)
+
+    def _split(self, vectors: Tensor) -> Tensor:
+        """(batch, time, size) to (batch, heads, time, features)."""
+        batch, time, size = vectors.shape
+        apart = vectors.reshape(batch, time, self.count, size // self.count)
+        return apart.transpose(1, 2)
 
     def _attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        energies = self.split(queries) * keys.shape[-1] ** -0.5 @ keys.transpose(2, 3)
+        split = self._split(queries)
+        energies = split * keys.shape[-1] ** -0.5 @ keys.transpose(2, 3)
         if mask is not None:
-            energies = energies + mask
+            energies = energies.masked_fill(~mask, MASKED)
         weights = torch.softmax(energies, dim=-1)
         return (weights @ values).transpose(1, 2).flatten(2), weights
+
+
+def mask_of(present: Tensor, count: int) -> Tensor:
+    """What so many queries may read, (batch, 1, count, source), of present (batch,
+    source), true where there is no padding.
+    """
+    return present[:, None, None].expand(-1, -1, count, -1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seq2edge.models.contract import Tensors
 from seq2edge.models.dropout import LockedDropout
 from seq2edge.models.embedding import OutputLayer, token_embedding
+from seq2edge.models.heads import mask_of
 from seq2edge.models.network import Writer
 from seq2edge.models.positions import Positions
 from seq2edge.models.transformer_config import TransformerConfig
@@ -45,10 +46,11 @@ class Transformer(Writer):
         """Read source (batch, source) and source_lengths: memory and first state."""
         source = inputs["source"]
         positions = torch.arange(source.shape[1], device=source.device)
-        present = (positions < inputs["source_lengths"][:, None]).to(torch.int32)
+        present = positions < inputs["source_lengths"][:, None]
+        mask = mask_of(present, source.shape[1])
         vectors = self.encoder.embed(self.source_embedding(source), positions)
         for layer in self.encoder.layers:
-            vectors = layer(vectors, present)
+            vectors = layer(vectors, mask)
         memory = {"present": present} | self._cross_memory(self.encoder.norm(vectors))
         return memory, self._first_state(vectors)
 
@@ -69,11 +71,13 @@ class Transformer(Writer):
         position = state["position"]
         vectors = self.decoder.embed(self.target_embedding(token), position)
         following: Tensors = {"position": position + 1}
-        weights = []
+        beam = vectors.shape[0] // memory["present"].shape[0]
+        mask, weights = mask_of(memory["present"], beam), []
         for index, layer in enumerate(self._decoder_layers):
             names = [f"{part}_{index}" for part in layer.mixer.parts]
             before = tuple(state[name] for name in names)
-            vectors, read, after = layer.step(vectors, before, *_read_by(index, memory))
+            source = _read_by(index, memory)
+            vectors, read, after = layer.step(vectors, before, *source, mask)
             following |= zip(names, after, strict=True)
             weights.append(read)
         attention = torch.stack(weights).mean(dim=0)
@@ -83,9 +87,10 @@ class Transformer(Writer):
         """What the output layer reads: (batch, target, size)."""
         memory, _ = self.encode(**inputs)
         positions = torch.arange(target.shape[1], device=target.device)
+        mask = mask_of(memory["present"], target.shape[1])
         vectors = self.decoder.embed(self.target_embedding(target), positions)
         for index, layer in enumerate(self._decoder_layers):
-            vectors = layer(vectors, *_read_by(index, memory))
+            vectors = layer(vectors, *_read_by(index, memory), mask)
         normed: Tensor = self.decoder.norm(vectors)
         return normed
 
@@ -137,7 +142,6 @@ class Stack(nn.Module):
         return vectors
 
 
-def _read_by(layer: int, memory: Tensors) -> tuple[Tensor, Tensor, Tensor]:
-    """What a decoder layer reads of the memory: keys, values, what is no padding."""
-    keys, values = memory[f"source_keys_{layer}"], memory[f"source_values_{layer}"]
-    return keys, values, memory["present"]
+def _read_by(layer: int, memory: Tensors) -> tuple[Tensor, Tensor]:
+    """What a decoder layer reads of the memory: keys and values."""
+    return memory[f"source_keys_{layer}"], memory[f"source_values_{layer}"]

@@ -49,17 +49,13 @@ class SelfAttention(nn.Module):
         joined, keys, values = self.heads.extend(query, key, value, *state)
         return self.join(joined[:, 0]), (keys, values)
 
-    def forward(self, inputs: Tensor, present: Tensor | None = None) -> Tensor:
-        """All positions at once.
-
-        present (batch, time) int32 says with 0 what nobody reads; without it each
-        position reads those up to it.
-        """
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """All positions at once; without a mask each reads those up to it."""
         query, key, value = self.project(inputs).chunk(3, dim=-1)
-        if present is None:
+        if mask is None:
             joined = self.heads.earlier(query, key, value)
         else:
-            joined = self.heads.within(query, key, value, present)
+            joined = self.heads.within(query, key, value, mask)
         output: Tensor = self.join(joined)
         return output
 
@@ -78,16 +74,15 @@ class CrossAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight, gain=gain)
 
     def memory(self, annotations: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys, values (batch, heads, source, features) of (batch, source, size)."""
-        key, value = self.project(annotations).chunk(2, dim=-1)
-        split = self.heads.split
-        return split(key).contiguous(), split(value).contiguous()
+        """Keys and values of (batch, source, size), in the same shape."""
+        keys, values = self.project(annotations).chunk(2, dim=-1)
+        return keys.contiguous(), values.contiguous()
 
     def forward(
-        self, inputs: Tensor, keys: Tensor, values: Tensor, present: Tensor
+        self, inputs: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(batch, n, size) to the same, and weights (batch, heads, n, source)."""
-        joined, weights = self.heads.read(self.query(inputs), keys, values, present)
+        joined, weights = self.heads.read(self.query(inputs), keys, values, mask)
         return self.join(joined), weights
 
 
@@ -143,10 +138,10 @@ class EncoderLayer(nn.Module):
         self.around_attention = Residual(config)
         self.around_feed_forward = Residual(config)
 
-    def forward(self, inputs: Tensor, present: Tensor) -> Tensor:
-        """(batch, time, size) to the same; what isn't present is hidden."""
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, size) to the same."""
         around = self.around_attention
-        inputs = around.after(inputs, self.attention(around.before(inputs), present))
+        inputs = around.after(inputs, self.attention(around.before(inputs), mask))
         around = self.around_feed_forward
         return around.after(inputs, self.feed_forward(around.before(inputs)))
 
@@ -174,33 +169,36 @@ class DecoderLayer(nn.Module):
         state: LayerState,
         keys: Tensor,
         values: Tensor,
-        present: Tensor,
+        mask: Tensor,
     ) -> tuple[Tensor, Tensor, LayerState]:
-        """(rows, size): the output, its weights (rows, source) and the next state."""
+        """(rows, size): the output, its weights (rows, source) and the next state.
+
+        mask (batch, 1, beam, source).
+        """
         around = self.around_mixer
         update, following = self.mixer.step(around.before(inputs), state)
         inputs = around.after(inputs, update)
         rows, size = inputs.shape
-        batch, source = present.shape
+        batch, source = keys.shape[:2]
         outputs, weights = self._upper(
-            inputs.reshape(batch, -1, size), keys, values, present
+            inputs.reshape(batch, -1, size), keys, values, mask
         )
         mean = weights.mean(dim=1).reshape(rows, source)
         return outputs.reshape(rows, size), mean, following
 
     def forward(
-        self, inputs: Tensor, keys: Tensor, values: Tensor, present: Tensor
+        self, inputs: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
         """(batch, target, size), all positions at once."""
         around = self.around_mixer
         inputs = around.after(inputs, self.mixer(around.before(inputs)))
-        return self._upper(inputs, keys, values, present)[0]
+        return self._upper(inputs, keys, values, mask)[0]
 
     def _upper(
-        self, inputs: Tensor, keys: Tensor, values: Tensor, present: Tensor
+        self, inputs: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         around = self.around_cross
-        update, weights = self.cross(around.before(inputs), keys, values, present)
+        update, weights = self.cross(around.before(inputs), keys, values, mask)
         inputs = around.after(inputs, update)
         around = self.around_feed_forward
         update = self.feed_forward(around.before(inputs))

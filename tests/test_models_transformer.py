@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seq2edge.models.build import build_model, count_parameters
 from seq2edge.models.positions import sinusoids
 from seq2edge.models.ssru import Ssru, linear_scan
+from seq2edge.models.heads import mask_of
 from seq2edge.models.transformer import Transformer
 from seq2edge.models.transformer_config import DECODERS, NORMS, TransformerConfig
 from seq2edge.models.transformer_layers import DecoderLayer, EncoderLayer
@@ -81,9 +82,9 @@ def test_an_ssru_follows_its_equations() -> None:
     torch.testing.assert_close(ssru(inputs), torch.stack(outputs, 1))
 
 
-def present(longest: int) -> Tensor:
-    """1 for what is no padding: (batch, longest) int32."""
-    return (torch.arange(longest) < LENGTHS[:, None]).int()
+def mask(longest: int, count: int) -> Tensor:
+    """What is no padding, for so many queries: (batch, 1, count, longest)."""
+    return mask_of(torch.arange(longest) < LENGTHS[:, None], count)
 
 
 def _vary(layer: nn.Module) -> None:
@@ -124,7 +125,7 @@ def test_an_encoder_layer_is_that_of_torch(norm: str, activation: str) -> None:
     }
     theirs.load_state_dict(_weights_of(layer, names))
     inputs = torch.randn(3, 5, SIZE)
-    found = layer(inputs, present(5))
+    found = layer(inputs, mask(5, 5))
     for row, length in enumerate(LENGTHS.tolist()):
         alone = theirs(inputs[row : row + 1, :length])[0]
         torch.testing.assert_close(found[row, :length], alone)
@@ -153,7 +154,7 @@ def test_a_decoder_layer_is_that_of_torch(norm: str) -> None:
     theirs.load_state_dict(_weights_of(layer, names))
     inputs, annotations = torch.randn(3, 4, SIZE), torch.randn(3, 5, SIZE)
     keys, values = layer.cross.memory(annotations)
-    found = layer(inputs, keys, values, present(5))
+    found = layer(inputs, keys, values, mask(5, 4))
     causal = nn.Transformer.generate_square_subsequent_mask(4)
     for row, length in enumerate(LENGTHS.tolist()):
         one = slice(row, row + 1)
