@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 from seq2edge.export.prune import prune
+from seq2edge.export.speculation import draft_head, output_layer, verify_head
 from seq2edge.export.top import Constants, top
 from seq2edge.runtime.manifest import Task
 
@@ -110,11 +111,16 @@ HEADS: Mapping[str, Mapping[str, MakeHead]] = {
 }
 
 
-def heads_of(decoder: ModelProto, task: Task) -> Mapping[str, MakeHead]:
-    """What makes each head that a decoder can have."""
+def heads_of(
+    decoder: ModelProto, task: Task, drafts: bool = False
+) -> Mapping[str, MakeHead]:
+    """What makes each head that a decoder can have; drafts: those, if it can."""
     made = dict(HEADS[task])
     if all(value.name != ATTENTION for value in decoder.graph.output):
         made.pop(ATTENTION, None)
+    if drafts and (layer := output_layer(decoder)):
+        made["draft"] = lambda decoder: draft_head(decoder, layer)
+        made["verify"] = lambda decoder: verify_head(greedy_head(decoder), layer)
     return made
 
 
@@ -146,7 +152,8 @@ def _with_head(
 def _width(decoder: ModelProto) -> int:
     """The size of the vocabulary."""
     logits = next(value for value in decoder.graph.output if value.name == LOGITS)
-    return logits.type.tensor_type.shape.dim[-1].dim_value
+    size: int = logits.type.tensor_type.shape.dim[-1].dim_value
+    return size
 
 
 def _drop_attention(graph: onnx.GraphProto) -> None:

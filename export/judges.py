@@ -52,6 +52,8 @@ class Case:
 class Judge(Protocol):
     """Compares the bundles of a case once they are written."""
 
+    translations: Sequence[Tokens]  # of the sample, greedy; none where it labels
+
     def certify_float(self) -> Mapping[str, object]:
         """The fp32 part of the certificate; ParityError beyond a limit."""
         ...
@@ -123,6 +125,7 @@ class LabelJudge:
     """Judges a model that labels."""
 
     case: Case
+    translations: Sequence[Tokens] = ()
 
     def certify_float(self) -> Mapping[str, object]:
         """Label the sample with PyTorch and with the fp32 bundle."""

@@ -18,6 +18,9 @@ DOCS = {
     "decoder.scores": "One step: the log-probabilities of all next tokens, the state "
     "reordered by `parents` before it",
     "decoder.attention": "One step: as decoder.beam, with the attention of each row",
+    "decoder.draft": "Up to `steps` steps at once: the best next token among the "
+    "`candidates` in each, and what the output layer would have read",
+    "decoder.verify": "The output layer: the best token of each row of `hidden`",
     "decoder.stream": "One position of the input: the logits of its labels",
 }
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")

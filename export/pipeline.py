@@ -14,14 +14,14 @@ from typing import Any, Literal, cast
 from onnx import ModelProto
 from torch import nn
 
-from seq2edge.export import quantize
+from seq2edge.export import drafting, quantize
 from seq2edge.export.calibrate import calibrate_encoder, calibrate_steps
 from seq2edge.export.dependence import check_dependence
 from seq2edge.export.dummies import Dummies
 from seq2edge.export.examine import Subject, examine, traced_with
 from seq2edge.export.golden import golden_examples
 from seq2edge.export.graphs import Contract
-from seq2edge.export.heads import heads_of
+from seq2edge.export.heads import MakeHead, heads_of
 from seq2edge.export.judges import Case, Judge, judge_of
 from seq2edge.export.metadata import describe, provenance
 from seq2edge.export.own_sentences import own_sample
@@ -70,18 +70,24 @@ class _Graphs:
     decoder: ModelProto | None  # None: a model that goes no steps
     quantization: Mapping[str, object] | None = None
 
-    def models(self, task: Task) -> dict[str, ModelProto]:
+    def models(self, contract: Contract) -> dict[str, ModelProto]:
         """The graphs of a bundle, by their files' names."""
         models = {ENCODER: self.encoder}
         if self.decoder is not None:
-            for name, make in heads_of(self.decoder, task).items():
+            for name, make in self._heads(contract).items():
                 models[head_file(name)] = make(self.decoder)
         return models
 
-    def head_files(self, task: Task) -> dict[str, str]:
+    def head_files(self, contract: Contract) -> dict[str, str]:
         """The file of each head."""
-        heads = heads_of(self.decoder, task) if self.decoder is not None else {}
-        return {name: head_file(name) for name in heads}
+        return {name: head_file(name) for name in self._heads(contract)}
+
+    def _heads(self, contract: Contract) -> Mapping[str, MakeHead]:
+        if self.decoder is None:
+            return {}
+        # Drafts are made of what the tokens of one source may become.
+        drafts = [spec.kind for spec in contract.inputs] == ["tokens"]
+        return heads_of(self.decoder, contract.task, drafts)
 
 
 def export_checkpoint(
@@ -163,7 +169,8 @@ class _Export:
             self.note("writing the int8 graphs")
             draft = self._write(graphs, contract)
             certificate |= judge.certify_int8()
-        finished = self._finish(draft, sample, certificate)
+        draft, drafts = self._with_shortlist(draft, graphs, sample, judge)
+        finished = self._finish(draft, sample, {**certificate, **drafts})
         publish(self.folder / graphs.precision, output, self.options.force)
         return finished
 
@@ -231,7 +238,7 @@ class _Export:
         """Fill a folder with all but the golden examples and the certificate."""
         folder = self.folder / graphs.precision
         folder.mkdir()
-        models = graphs.models(contract.task)
+        models = graphs.models(contract)
         for name, model in models.items():
             graph = name.removesuffix(".onnx")
             describe(model, graph, self.spec, graphs.precision)
@@ -259,12 +266,30 @@ class _Export:
             limits=spec.limits if writes else replace(spec.limits, target_tokens=0),
             search=spec.search if writes else None,
             encoder=ENCODER,
-            heads=graphs.head_files(contract.task),
+            heads=graphs.head_files(contract),
             files=hash_files(self.folder / graphs.precision),
             quantization=graphs.quantization,
             certificate={},
             provenance=provenance(spec),
         )
+
+    def _with_shortlist(
+        self, draft: Manifest, graphs: _Graphs, sample: Sample, judge: Judge
+    ) -> tuple[Manifest, Mapping[str, object]]:
+        """Learn what drafts are made of, and compare them with single steps."""
+        if "draft" not in draft.heads:
+            return draft, {}
+        self.note("learning what drafts are made of")
+        folder, [spec] = self.folder / graphs.precision, draft.inputs
+        sources = [example[spec.name] for example in sample.examples]
+        size = drafting.source_size(graphs.encoder, spec.name, sources)
+        shortlist = drafting.learn_shortlist(folder, sources, judge.translations, size)
+        shortlist.save(folder / drafting.FILE)
+        draft = replace(draft, files=hash_files(folder), shortlist=drafting.FILE)
+        draft.write(folder)
+        self.note("comparing drafts with single steps")
+        share = self.options.limits.min_exact
+        return draft, {"drafts": drafting.check_drafts(folder, sample, share)}
 
     def _certificate(self) -> dict[str, Any]:
         """What the figures were measured on, and their limits."""

@@ -1,23 +1,31 @@
 """Nodes, weights and inputs of a graph that nothing reads any more."""
 
+from collections.abc import Sequence
+
 from onnx import GraphProto, NodeProto
 
 
 def prune(graph: GraphProto) -> None:
     """Drop all that no output depends on; what is left stays in its order."""
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed |= names_read(node)
-    nodes = kept[::-1]
+    results = {value.name for value in graph.output}
+    nodes = needed_for(graph.node, results)
+    needed = results.union(*(names_read(node) for node in nodes))
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     inputs = [value for value in graph.input if value.name in needed]
     del graph.node[:], graph.initializer[:], graph.input[:]
     graph.node.extend(nodes)
     graph.initializer.extend(weights)
     graph.input.extend(inputs)
+
+
+def needed_for(nodes: Sequence[NodeProto], results: set[str]) -> list[NodeProto]:
+    """Those of the nodes, in their order, that results depend on."""
+    needed, kept = set(results), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed |= names_read(node)
+    return kept[::-1]
 
 
 def names_read(node: NodeProto) -> set[str]:

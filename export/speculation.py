@@ -1,10 +1,10 @@
 """Greedy decoding with the output layer left for later: a draft, and its verification.
 
 A step reads the weights of the output layer, which for a small model are half of all,
-to choose one token. The draft head goes several steps in one run (a Loop) and multiplies
-only the rows of the output layer that belong to a few candidates; the verify head then
-reads the whole layer once for all these steps. Up to the first step where it finds
-another token the draft was what greedy search gives, and that token is right as well.
+to choose one token. The draft head goes several steps in one run (a Loop), and of the
+output layer multiplies the rows of a few candidates only; the verify head then reads
+the whole layer once for all these steps. Up to the first step where it finds another
+token the draft was what greedy search gives, and that token is right as well.
 (As speculative decoding, Leviathan et al. 2023, arXiv:2211.17192, with the model itself
 under a vocabulary shortlist as the draft model.)
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
-from seq2edge.export.prune import prune
+from seq2edge.export.prune import needed_for, prune
 
 LOGITS = "logits"
 HIDDEN = "hidden"
@@ -125,6 +125,9 @@ def draft_head(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
     model = ModelProto()
     model.CopyFrom(decoder)
     source = model.graph
+    left = [value for value in source.output if _is_followed(value.name)]
+    del source.output[:]
+    source.output.extend(left)
     prune(source)
     body = _Body(source, layer)
     loop = body.loop()
@@ -211,10 +214,31 @@ class _Body:
         layer, made = self.layer, self.layer.outputs
         names = {"token": "carried.token"}
         names |= {value.name: f"carried.{value.name}" for value in self.states}
-        nodes = [node for node in self.source.node if not made.intersection(node.output)]
+        nodes = [
+            node for node in self.source.node if not made.intersection(node.output)
+        ]
+        needed = {layer.activation, *self.following} - made
+        nodes = self._left_inside(needed_for(nodes, needed))
         for node in nodes:
             _rename_inputs(node, names)
         return [*nodes, *layer.quantizing, *self._product(), *self._scaling()]
+
+    def _left_inside(self, nodes: list[NodeProto]) -> list[NodeProto]:
+        """Put before the Loop what is the same in every step; returns the others.
+
+        The shape of the token is, but not that of a state, which may grow.
+        """
+        known = {tensor.name for tensor in self.source.initializer} | {""}
+        known |= {v.name for v in self.source.input if v.name.startswith("memory.")}
+        left = []
+        for node in nodes:
+            same = {"token"} if node.op_type == "Shape" else set()
+            if {*node.input} - same <= known:
+                self.before.append(node)
+                known.update(node.output)
+            else:
+                left.append(node)
+        return left
 
     def _product(self) -> list[NodeProto]:
         product, weight = self.layer.product, self._candidate_weight()
@@ -266,7 +290,7 @@ class _Body:
         return nodes
 
     def _candidate_weight(self) -> str:
-        """The columns of the candidates, (features, candidates), made before the Loop."""
+        """The candidates' columns, (features, candidates), made before the Loop."""
         rows = self.layer.weight
         if not self.layer.by_rows:
             self.before.append(make_node("Transpose", [rows], ["output.rows"]))
@@ -299,7 +323,9 @@ class _Body:
         return numpy_helper.to_array(tensor)
 
     def _next(self, state: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-        return self.following[state.name.replace("state.", "next.", 1)]
+        name = state.name.replace("state.", "next.", 1)
+        following: onnx.ValueInfoProto = self.following[name]
+        return following
 
     def _grows(self, state: onnx.ValueInfoProto) -> bool:
         return any(dim.dim_param == "past" for dim in state.type.tensor_type.shape.dim)
@@ -312,6 +338,11 @@ class _Body:
     def _scanned(self) -> list[str]:
         fixed = [self._next(v).name for v in self.states if not self._grows(v)]
         return ["draft_tokens", HIDDEN, *fixed]
+
+
+def _is_followed(output: str) -> bool:
+    """Whether a draft needs it: it shows no attention."""
+    return output == LOGITS or output.startswith("next.")
 
 
 def _rename_inputs(node: NodeProto, names: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ row, AVX512): k = 1: 0.95 at one row, 0.75 at 4 and 32; k = 8: 0.75, 0.40, 0.42.
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 from onnx.helper import make_node
 
 GROUP = 64  # 16 and 32 are slower at one row, equal at many
@@ -50,7 +50,9 @@ def top(
         make_node("Unsqueeze", ["top.firsts", "top.inner"], ["top.firsts_3"]),
         make_node("Add", ["top.firsts_3", "top.members"], ["top.indices_3"]),
         make_node("Reshape", ["top.indices_3", "top.flat"], ["top.indices"]),
-        make_node("GatherElements", ["top.padded", "top.indices"], ["top.left"], axis=1),
+        make_node(
+            "GatherElements", ["top.padded", "top.indices"], ["top.left"], axis=1
+        ),
         make_node("TopK", ["top.left", count], [results[0], "top.places"]),
         make_node(
             "GatherElements", ["top.indices", "top.places"], ["top.found"], axis=1

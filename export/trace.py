@@ -128,7 +128,12 @@ def _export(
 ) -> onnx.ModelProto:
     what = "encode" if isinstance(graph, EncoderGraph) else "step"
     try:
-        with onnx_recurrence(graph), attention.onnx_attention(), _quiet(), torch.no_grad():
+        with (
+            onnx_recurrence(graph),
+            attention.onnx_attention(),
+            _quiet(),
+            torch.no_grad(),
+        ):
             program = torch.export.export(
                 graph.eval(),
                 arguments,

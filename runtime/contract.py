@@ -16,7 +16,7 @@ from seq2edge.runtime.manifest import LOGITS, InputSpec, Manifest, TensorSpec
 from seq2edge.runtime.stepper import Inputs
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Head = Literal["greedy", "beam", "scores", "attention", "stream"]
+Head = Literal["greedy", "beam", "scores", "attention", "draft", "verify", "stream"]
 
 TOKEN = TensorSpec("token", "int64", ("rows",))
 PARENTS = TensorSpec("parents", "int64", ("rows",))
@@ -27,23 +27,36 @@ HEAD_INPUTS: dict[Head, tuple[TensorSpec, ...]] = {
     "beam": (TOKEN, PARENTS, COUNT),
     "scores": (TOKEN, PARENTS),
     "attention": (TOKEN, PARENTS, COUNT),
+    "draft": (
+        TOKEN,
+        TensorSpec("candidates", "int64", ("candidates",)),
+        TensorSpec("steps", "int64", (1,)),  # at most
+        TensorSpec("end", "int64", (1,)),  # the token after which there are no more
+    ),
+    "verify": (TensorSpec("hidden", "float32", ("rows", "features")),),
     "stream": (),  # one position of the input, see stream_input
 }
 _TOP = (
     TensorSpec("top_log_probs", "float32", ("rows", "count")),
     TensorSpec("top_tokens", "int64", ("rows", "count")),
 )
+_BEST = (
+    TensorSpec("best_log_prob", "float32", ("rows",)),
+    TensorSpec("best_token", "int64", ("rows",)),
+)
 HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
-    "greedy": (
-        TensorSpec("best_log_prob", "float32", ("rows",)),
-        TensorSpec("best_token", "int64", ("rows",)),
-    ),
+    "greedy": _BEST,
     "beam": _TOP,
     "scores": (  # logits = log_probs + log_normalizer
         TensorSpec("log_probs", "float32", ("rows", "vocabulary")),
         TensorSpec("log_normalizer", "float32", ("rows", 1)),
     ),
     "attention": (*_TOP, TensorSpec("attention", "float32", ("rows", "positions"))),
+    "draft": (  # hidden: what the output layer would have read
+        TensorSpec("draft_tokens", "int64", ("steps", "rows")),
+        TensorSpec("hidden", "float32", ("steps", "rows", "features")),
+    ),
+    "verify": _BEST,  # a row a step
     "stream": (TensorSpec(LOGITS, "float32", ("rows", "labels")),),
 }
 
@@ -108,13 +121,25 @@ def encoder_contract(manifest: Manifest) -> GraphContract:
 def head_contract(manifest: Manifest, head: Head) -> GraphContract:
     """Tokens, memory and state in; the results and the next state out."""
     memory, state = manifest.memory, manifest.state
+    if head == "verify":
+        return GraphContract(HEAD_INPUTS[head], HEAD_RESULTS[head])
+    following = state
+    if head == "draft":
+        following = tuple(_after_every_step(spec) for spec in state)
     read = (
         (stream_input(manifest.inputs[0]),) if head == "stream" else HEAD_INPUTS[head]
     )
     return GraphContract(
         read + _prefixed("memory", memory) + _prefixed("state", state),
-        HEAD_RESULTS[head] + _prefixed("next", state),
+        HEAD_RESULTS[head] + _prefixed("next", following),
     )
+
+
+def _after_every_step(spec: TensorSpec) -> TensorSpec:
+    """A state that doesn't grow comes out of a draft as it was after each step."""
+    if spec.growing is not None:
+        return spec
+    return TensorSpec(spec.name, spec.dtype, ("steps", *spec.shape))
 
 
 def stream_input(spec: InputSpec) -> TensorSpec:

@@ -1,7 +1,6 @@
 """Greedy search: the best token at every step, which the cheapest head gives."""
 
 from collections.abc import Callable
-from itertools import count as counting
 
 import numpy as np
 
@@ -11,7 +10,8 @@ from seq2edge.runtime.proposals import Plain, Proposer, proposer
 from seq2edge.runtime.rules import Rules
 from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
 
-# As Decoding.best with a count of one: log-probabilities and tokens, both (rows, 1).
+# As Decoding.best with a count of one: log-probabilities and tokens, both (rows, 1); of
+# one sentence also those of several steps, (1, steps).
 Choose = Callable[[IntArray, IntArray | None, int], tuple[FloatArray, IntArray]]
 Keep = Callable[[IntArray], None]
 
@@ -62,26 +62,28 @@ def follow(
 ) -> list[Hypothesis | None]:
     """Go one path a row to its end; None for a row that met a token to avoid.
 
-    At batch 1 one round is one token, and lists are faster than arrays of one.
+    Lists of ids are faster than arrays of so few.
     """
     paths = _Paths(rules, batch, avoid)
     stops, grow, watched = paths.stops, paths.grow, batch.monitor is not None
     tokens = np.full(len(batch.numbers), rules.vocabulary.start, dtype=np.int64)
-    for length in counting(1):
+    length = 0
+    while True:
         log_probs, chosen = choose(tokens, None, 1)
-        grow((log_probs, chosen))
-        tokens = chosen[:, 0]
-        ids = tokens.tolist()
-        if length < paths.shortest and stops.isdisjoint(ids) and not watched:
-            continue
-        kept = paths.end(ids, length)
-        if not kept:
-            break
-        if len(kept) < len(ids):
-            paths.keep(kept)
-            keep(np.array(kept, dtype=np.int64))
-            tokens = tokens[kept]
-    return paths.results
+        for place in range(chosen.shape[1]):  # of one sentence there may be several
+            length += 1
+            grow((log_probs[:, place, None], chosen[:, place, None]))
+            tokens = chosen[:, place]
+            ids = tokens.tolist()
+            if length < paths.shortest and stops.isdisjoint(ids) and not watched:
+                continue
+            kept = paths.end(ids, length)
+            if not kept:
+                return paths.results
+            if len(kept) < len(ids):
+                paths.keep(kept)
+                keep(np.array(kept, dtype=np.int64))
+                tokens = tokens[kept]
 
 
 class _Paths:

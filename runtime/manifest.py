@@ -28,11 +28,19 @@ Kind = Literal["tokens", "frames", "vector", "class"]
 # generation writes tokens, by a search over a head; tagging gives a label for every
 # position of its input, classification one for the whole.
 HEADS: Mapping[str, tuple[str, ...]] = {
-    "generation": ("greedy", "beam", "scores", "attention"),  # if it has an attention
+    "generation": (
+        "greedy",
+        "beam",
+        "scores",
+        "attention",  # if it has one
+        "draft",  # these two with a shortlist, unless the vocabulary is small
+        "verify",
+    ),
     "tagging": ("stream",),  # none where the model can't go word by word
     "classification": (),
 }
 LOGITS = "logits"  # the output that labels are read from
+PAST = "past"  # the name of an axis that grows
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,11 @@ class TensorSpec:
     name: str
     dtype: Dtype
     shape: tuple[Axis, ...]
+
+    @property
+    def growing(self) -> int | None:
+        """The axis that every step makes longer by one, as a cache's."""
+        return self.shape.index(PAST) if PAST in self.shape else None
 
 
 @dataclass(frozen=True)
@@ -161,6 +174,7 @@ class Manifest:
     quantization: Json | None
     certificate: Json
     provenance: Json
+    shortlist: str | None = None  # what drafts are made of
 
     def __post_init__(self) -> None:
         """Refuse a manifest that contradicts itself, with all that is wrong."""
@@ -199,6 +213,8 @@ class Manifest:
     def file_names(self) -> set[str]:
         """The files that the manifest itself names: graphs and tokenizer."""
         names = {self.encoder, *self.heads.values()}
+        if self.shortlist is not None:
+            names.add(self.shortlist)
         if self.tokenizer:
             names |= self.tokenizer.files
         return names
@@ -303,6 +319,9 @@ def _task_faults(manifest: Manifest) -> Iterator[str]:
                 yield f"{key} is null, and generation needs it"
     elif all(spec.name != LOGITS for spec in manifest.outputs):
         yield f"outputs has no {LOGITS}, which {task} reads"
+    drafts = {"draft", "verify"} <= manifest.heads.keys()
+    if manifest.shortlist is not None and not drafts:
+        yield "there is a shortlist, and no head draft and verify"
     if writes == bool(manifest.labels):
         yield f"labels {'is not' if writes else 'is'} empty in {task}"
     wrong = manifest.outputs if writes else manifest.memory

@@ -153,6 +153,15 @@ class PieceTokenizer:
             names.get(token) or numbering.piece(token) or unknown for token in ids
         )
 
+    def target_scores(self, size: int) -> list[float]:
+        """As SentencePieceTokenizer, of what its model and numbering both know."""
+        model, numbering = self._models[_TARGET], self._numberings[_TARGET]
+        pieces = [numbering.piece(token) or "" for token in range(size)]
+        ids = [model.piece_to_id(piece) for piece in pieces]
+        return [
+            0.0 if id_ == model.unk_id() else float(model.get_score(id_)) for id_ in ids
+        ]
+
     def unknown_characters(self, text: str) -> tuple[str, ...]:
         """The pieces that the source vocabulary lacks, each once."""
         read = self._read(text, _SOURCE)

@@ -7,6 +7,7 @@ forced, where scores are reweighed, and where tokens are drawn from all.
 Letters: rows = batch * beam; count, candidates a row.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +16,14 @@ from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.constraints import FREE, Forcing, bans_of, merged
 from seq2edge.runtime.reweighing import Reweighing, reweighings_of
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.stepper import Decoding, FloatArray, IntArray
+from seq2edge.runtime.stepper import (
+    Decoding,
+    FloatArray,
+    IntArray,
+    SpeculativeDecoding,
+)
+
+Ahead = Callable[[IntArray, int], tuple[FloatArray, IntArray]]
 
 
 class Candidates(NamedTuple):
@@ -71,8 +79,13 @@ class Plain:
         self._forcing = Forcing(rules, batch)
         self._sentences = np.arange(len(batch.numbers))
         longest = int(batch.max_lengths.max())
-        first = int(batch.max_lengths.min()) if rules.options.forced_end else longest + 1
+        first = (
+            int(batch.max_lengths.min()) if rules.options.forced_end else longest + 1
+        )
         self._forced_from = first  # no token is, up to this length
+        self._ahead: Ahead | None = None
+        if isinstance(decoding, SpeculativeDecoding):
+            self._ahead = decoding.ahead
 
     def propose(
         self, tokens: IntArray, parents: IntArray | None, wanted: int
@@ -92,11 +105,19 @@ class Plain:
     def unguarded(
         self, tokens: IntArray, parents: IntArray | None, _: int
     ) -> tuple[FloatArray, IntArray]:
-        """The best of each row, both (rows, 1), though it may be a forbidden one."""
-        if self._length + 1 >= self._forced_from:
+        """The best of each row, both (rows, 1), though it may be a forbidden one.
+
+        Or (1, steps) tokens at once, where there is one sentence and a draft of it.
+        """
+        most = self._forced_from - 1 - self._length
+        if most < 1:
             return self.propose(tokens, parents, 1).best()
-        self._length += 1
-        return self._decoding.best(tokens, parents, 1)
+        if self._ahead is None:
+            self._length += 1
+            return self._decoding.best(tokens, parents, 1)
+        log_probs, found = self._ahead(tokens, most)
+        self._length += found.shape[1]
+        return log_probs, found
 
     def keep(self, sentences: IntArray) -> None:
         """As Decoding.keep."""

@@ -10,7 +10,7 @@ one row a sentence).
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,20 @@ class Decoding(Protocol):
         """Go on with these sentences only (indices into the present batch, ascending).
 
         Their rows of the last step stay, in order; those of the others are dropped.
+        """
+        ...
+
+
+@runtime_checkable
+class SpeculativeDecoding(Decoding, Protocol):
+    """A Decoding of one sentence that may go several steps of greedy search at once."""
+
+    def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
+        """Advance by one token or more, and never by more than `most`.
+
+        tokens (1,). Returns log-probabilities and tokens, both (1, steps): what so many
+        calls of `best` would choose, each with its best token for the next; nothing
+        behind the end token.
         """
         ...
 

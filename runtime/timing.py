@@ -6,7 +6,7 @@ is timed by itself, so that parts which fail to add up show.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from seq2edge.runtime.stepper import (
     Inputs,
     IntArray,
     Labeller,
+    SpeculativeDecoding,
     Stepper,
     Stream,
 )
@@ -42,6 +43,7 @@ class Span:
     part: str
     start: float
     end: float
+    steps: int = 1  # tokens that came of it, where it is a step
 
     @property
     def seconds(self) -> float:
@@ -73,8 +75,9 @@ class Call:
         return self.seconds - sum(map(self.part_seconds, PARTS))
 
     def step_seconds(self) -> list[float]:
-        """Each step by itself."""
-        return [span.seconds for span in self.spans if span.part == STEP]
+        """Each step by itself; of several that were one run, their mean each."""
+        steps = (span for span in self.spans if span.part == STEP)
+        return [each for s in steps for each in [s.seconds / s.steps] * s.steps]
 
     def first_token_seconds(self) -> float | None:
         """From the call to the end of the first step; None if there was none."""
@@ -115,6 +118,12 @@ class Recorder:
         result = work()
         self._spans.append(Span(part, start, self._clock()))
         return result
+
+    def several(self, work: Callable[[], tuple[T, IntArray]]) -> tuple[T, IntArray]:
+        """Do several steps as one span; work returns their tokens, (1, steps)."""
+        result, tokens = self.span(STEP, work)
+        self._spans[-1] = replace(self._spans[-1], steps=tokens.shape[1])
+        return result, tokens
 
 
 class TimedTokenizer:
@@ -168,6 +177,8 @@ class TimedStepper:
     def start(self, inputs: Inputs) -> Decoding:
         """Part encode."""
         decoding = self._recorder.span(ENCODE, lambda: self._stepper.start(inputs))
+        if isinstance(decoding, SpeculativeDecoding):
+            return _TimedSpeculation(decoding, self._recorder)
         return _TimedDecoding(decoding, self._recorder)
 
 
@@ -219,3 +230,13 @@ class _TimedDecoding:
 
     def keep(self, sentences: IntArray) -> None:
         self._decoding.keep(sentences)  # no run of the graph: the search's time
+
+
+class _TimedSpeculation(_TimedDecoding):
+    def __init__(self, decoding: SpeculativeDecoding, recorder: Recorder) -> None:
+        super().__init__(decoding, recorder)
+        self._ahead = decoding.ahead
+        self._several = recorder.several
+
+    def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
+        return self._several(lambda: self._ahead(tokens, most))

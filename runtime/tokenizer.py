@@ -155,6 +155,15 @@ class SentencePieceTokenizer:
         """Target ids as the vocabulary writes them."""
         return tuple(self._target.id_to_piece(self._known(ids)))
 
+    def target_scores(self, size: int) -> list[float]:
+        """What SentencePiece says of each target id below size: 0 if nothing.
+
+        A log-probability, or of byte pair encoding how late a merge came, below 0.
+        """
+        known = min(size, self.target_size)
+        scores = [float(self._target.get_score(id_)) for id_ in range(known)]
+        return scores + [0.0] * (size - known)
+
     def unknown_characters(self, text: str) -> tuple[str, ...]:
         """The characters that the source vocabulary lacks, each once; or the words.
 

@@ -63,9 +63,7 @@ class _PooledBeams(Beams):
         self.max_lengths = self.max_lengths[rows]
         self.shortest = int(self.max_lengths.min())
 
-    def _ended(
-        self, extensions: Extensions, length: int
-    ) -> NDArray[np.bool_] | None:
+    def _ended(self, extensions: Extensions, length: int) -> NDArray[np.bool_] | None:
         """What has its last token, by its end token or at its maximal length."""
         ended = extensions.tokens == self.rules.vocabulary.end
         if length >= self.shortest:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -42,7 +44,7 @@ def decoder(kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[opset], ir_version=10)
 
 
-def run(model: onnx.ModelProto, **feed: list[int]) -> list[NDArray[np.float32]]:
+def run(model: onnx.ModelProto, **feed: Any) -> list[NDArray[np.float32]]:
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     arrays = {name.replace("_", "."): np.array(v) for name, v in feed.items()}
@@ -176,7 +178,7 @@ def test_half_precision_logits_are_scored_in_single() -> None:
 
 def over(size: int) -> onnx.ModelProto:
     """A decoder whose logits, of so many tokens, are its state."""
-    shape = ["rows", size]
+    shape: list[str | int] = ["rows", size]
     state, logits, following = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name in ("state.of", "logits", "next.of")
@@ -205,7 +207,11 @@ def test_the_best_of_a_long_row_are_those_of_a_stable_sort(
     scores, *_ = run(scores_head(over(size)), state_of=logits, parents=same)
     session = onnxruntime.InferenceSession(head.SerializeToString())
     for count in (1, 2, 8, 64, size // 64 + 2, size):
-        feed = {"state.of": logits, "parents": np.array(same), "count": np.array([count])}
+        feed = {
+            "state.of": logits,
+            "parents": np.array(same),
+            "count": np.array([count]),
+        }
         log_probs, tokens = session.run(["top_log_probs", "top_tokens"], feed)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
         finite = np.take_along_axis(scores, order, axis=1) > -np.inf

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from seq2edge.models.build import build_model, count_parameters
+from seq2edge.models.heads import mask_of
 from seq2edge.models.positions import sinusoids
 from seq2edge.models.ssru import Ssru, linear_scan
-from seq2edge.models.heads import mask_of
 from seq2edge.models.transformer import Transformer
 from seq2edge.models.transformer_config import DECODERS, NORMS, TransformerConfig
 from seq2edge.models.transformer_layers import DecoderLayer, EncoderLayer

@@ -1,0 +1,71 @@
+"""The tokens that may come in the translation of a source, of which drafts are made.
+
+Some are common to all sources, others belong to single tokens of the source (a lexical
+shortlist, as of Marian). What isn't in the list costs time only, for every draft is
+verified against the whole vocabulary.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2edge.runtime.errors import BundleError
+from seq2edge.runtime.stepper import IntArray
+
+Integers = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Target ids, by what they belong to.
+
+    common (n,): of all sources. counts (source vocabulary,): how many belong to each
+    source token; of_source: these, one token's behind the other's.
+    """
+
+    common: Integers
+    counts: Integers
+    of_source: Integers
+
+    def __post_init__(self) -> None:
+        """Find where each token's begin; numpy's own sets take ten times as long."""
+        last = max(self.common.max(initial=0), self.of_source.max(initial=0))
+        is_common = np.zeros(int(last) + 1, dtype=np.bool_)
+        is_common[self.common] = True
+        object.__setattr__(self, "_is_common", is_common)
+        firsts = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        object.__setattr__(self, "_firsts", firsts)
+
+    def candidates(self, source: Integers) -> IntArray:
+        """Those of a source (length,), each once and ascending."""
+        firsts: Integers = vars(self)["_firsts"]
+        chosen = vars(self)["_is_common"].copy()
+        for token in source[source < len(self.counts)].tolist():
+            chosen[self.of_source[firsts[token] : firsts[token + 1]]] = True
+        return np.flatnonzero(chosen)
+
+    @classmethod
+    def load(cls, path: Path) -> "Shortlist":
+        """Read what `save` has written; BundleError if it is something else."""
+        try:
+            flat = np.load(path, allow_pickle=False)
+            common, sources = flat[:2].tolist()
+            shortlist = cls(*np.split(flat[2:], [common, common + sources]))
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            raise BundleError(
+                f"{path} is no shortlist ({error}); copy or export the bundle again"
+            ) from None
+        if shortlist.counts.sum() != len(shortlist.of_source):
+            raise BundleError(
+                f"{path} is a damaged shortlist; copy or export the bundle again"
+            )
+        return shortlist
+
+    def save(self, path: Path) -> None:
+        """Write one array: two sizes, then the three parts."""
+        sizes = np.array([len(self.common), len(self.counts)])
+        flat = np.concatenate([sizes, self.common, self.counts, self.of_source])
+        small = flat.max() <= np.iinfo(np.uint16).max
+        np.save(path, flat.astype(np.uint16 if small else np.uint32))
