@@ -96,6 +96,11 @@ class Engine:
                 self._heads[name] = graph
         return graph
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The heads that have been asked for."""
+        return tuple(self._heads)
+
     def end_profiling(self) -> dict[str, Path]:
         """The profile of the encoder and of each head that was used; ends profiling."""
         graphs: dict[str, Graph] = {"encoder": self._encoder, **self._heads}

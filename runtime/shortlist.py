@@ -57,7 +57,8 @@ class Shortlist:
             raise BundleError(
                 f"{path} is no shortlist ({error}); copy or export the bundle again"
             ) from None
-        if shortlist.counts.sum() != len(shortlist.of_source):
+        sizes = len(shortlist.common), len(shortlist.counts), len(shortlist.of_source)
+        if sizes != (common, sources, shortlist.counts.sum()):
             raise BundleError(
                 f"{path} is a damaged shortlist; copy or export the bundle again"
             )
