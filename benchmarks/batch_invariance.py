@@ -1,59 +1,106 @@
-"""Do the other sentences of a batch change a sentence? They must not.
+"""Do the other sentences of a batch change a sentence, or the threads? They must not.
 
-    python benchmarks/batch_invariance.py BUNDLE TEST.tsv
+    python benchmarks/batch_invariance.py BUNDLE TEST.tsv [--batchings 10000]
 
-Decodes every source alone, then in shuffled batches of 7 and of 64, greedily and with
-beam 5, and counts the sentences whose tokens differ.
+Decodes every source alone, then in random batchings: so many times a batch of 1 to
+`--largest` sentences drawn from all, with each number of `--threads` in turn. Counts
+the batches in which the tokens of a sentence differ from those it has alone, and prints
+the largest difference of a log-probability, which is 0 where nothing at all differs.
+Greedy, alone by drafts where the bundle has them, and with a beam of `--beam-size`.
 """
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
+from seq2edge.runtime.engine import EngineOptions
+from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.translator import Batching, Translator
 
+SEED = 7
 
-def decode(
-    translator: Translator,
-    options: SearchOptions,
+
+@dataclass
+class Differences:
+    """What was found in all batches."""
+
+    batches: int = 0
+    sentences: int = 0
+    differing: int = 0  # batches
+    largest: float = 0.0  # difference of a token's log-probability
+
+    def add(self, alone: Sequence[Hypothesis], together: Sequence[Hypothesis]) -> None:
+        """Compare the sentences of one batch."""
+        pairs = list(zip(alone, together, strict=True))
+        self.batches += 1
+        self.sentences += len(pairs)
+        self.differing += any(one.tokens != other.tokens for one, other in pairs)
+        for one, other in pairs:
+            if one.tokens == other.tokens:
+                gaps = zip(one.token_log_probs, other.token_log_probs, strict=True)
+                self.largest = max(self.largest, *(abs(a - b) for a, b in gaps))
+
+
+def compare(
+    translators: Sequence[Translator],
     sources: list[list[int]],
-    order: list[int],
-    size: int,
-) -> list[tuple[int, ...]]:
-    """Tokens of every source, decoded `size` at a time in the given order."""
-    found: list[tuple[int, ...]] = [()] * len(sources)
-    for first in range(0, len(order), size):
-        batch = order[first : first + size]
-        results = translator.generate([sources[index] for index in batch], options)
-        for index, hypotheses in zip(batch, results, strict=True):
-            found[index] = hypotheses[0].tokens
+    options: SearchOptions,
+    batchings: int,
+    largest: int,
+) -> Differences:
+    """Each sentence alone against itself in company; the translators take turns."""
+    first, found = translators[0], Differences()
+    alone = [first.generate([source], options)[0][0] for source in sources]
+    draw = random.Random(SEED)
+    for number in range(batchings):
+        batch = draw.choices(range(len(sources)), k=draw.randint(1, largest))
+        translator = translators[number % len(translators)]
+        results = translator.generate([sources[place] for place in batch], options)
+        found.add([alone[place] for place in batch], [best for best, *_ in results])
     return found
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("corpus", type=click.Path(path_type=Path))
-def main(bundle: Path, corpus: Path) -> None:
+@click.option("--batchings", default=1000, show_default=True)
+@click.option("--largest", default=16, show_default=True, help="Sentences of a batch.")
+@click.option("--beam-size", default=4, show_default=True)
+@click.option("--threads", multiple=True, default=(1, 2), show_default=True)
+@click.option("--longest", default=100, show_default=True, help="Tokens to be written.")
+def main(
+    bundle: Path,
+    corpus: Path,
+    batchings: int,
+    largest: int,
+    beam_size: int,
+    threads: tuple[int, ...],
+    longest: int,
+) -> None:
     """Compare each sentence alone with itself in company."""
     lines = corpus.read_text(encoding="utf-8").splitlines()
     texts = list(dict.fromkeys(line.partition("\t")[0] for line in lines))
-    for beam_size in (1, 5):
-        translator = Translator.load(bundle, batching=Batching(100_000, 64))
-        options = SearchOptions(beam_size, translator.defaults.length_penalty)
-        assert translator.tokenizer
-        sources = [translator.tokenizer.encode(text) for text in texts]
-        order = list(range(len(sources)))
-        alone = decode(translator, options, sources, order, 1)
-        for size in (7, 64):
-            random.Random(size).shuffle(order)
-            together = decode(translator, options, sources, order, size)
-            differing = sum(a != b for a, b in zip(alone, together, strict=True))
-            print(
-                f"beam {beam_size}, shuffled batches of {size}: "
-                f"{differing} of {len(sources)} sentences differ"
-            )
+    translators = [
+        Translator.load(bundle, EngineOptions(each), Batching(100_000, 64))
+        for each in threads
+    ]
+    tokenizer = translators[0].tokenizer
+    assert tokenizer
+    sources = [tokenizer.encode(text) for text in texts]
+    for beam in dict.fromkeys((1, beam_size)):
+        defaults = translators[0].defaults
+        options = replace(defaults, beam_size=beam, n_best=1, max_length=longest)
+        found = compare(translators, sources, options, batchings, largest)
+        print(
+            f"beam {beam}, threads {', '.join(map(str, threads))}: {found.differing} of "
+            f"{found.batches} batches ({found.sentences} sentences) differ "
+            f"from sentences alone, log-probabilities by {found.largest:g} at most",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -16,12 +16,16 @@ class Batching:
     tokens: int = 2048  # of the source, padding included
     sentences: int = 32
     lines: int = 1024  # of a stream, read ahead and sorted by length
+    # Only examples of one length together: a sum over padding may round otherwise in
+    # its last bit, which once in thousands of sentences shows.
+    unpadded: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a batch of nothing."""
+        sizes = {"tokens": self.tokens, "sentences": self.sentences}
         faults = [
             f"{name} {value} must be at least 1"
-            for name, value in vars(self).items()
+            for name, value in (sizes | {"lines": self.lines}).items()
             if value < 1
         ]
         if faults:
@@ -33,7 +37,10 @@ def batches(lengths: Sequence[int], batching: Batching) -> Iterator[list[int]]:
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded = max(1, lengths[index]) * (len(batch) + 1)
-        if batch and (padded > batching.tokens or len(batch) == batching.sentences):
+        full = padded > batching.tokens or len(batch) == batching.sentences
+        if batch and (
+            full or (batching.unpadded and lengths[index] != lengths[batch[0]])
+        ):
             yield batch
             batch = []
         batch.append(index)

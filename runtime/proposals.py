@@ -16,12 +16,7 @@ from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.constraints import FREE, Forcing, bans_of, merged
 from seq2edge.runtime.reweighing import Reweighing, reweighings_of
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.stepper import (
-    Decoding,
-    FloatArray,
-    IntArray,
-    SpeculativeDecoding,
-)
+from seq2edge.runtime.stepper import Decoding, FloatArray, IntArray
 
 Ahead = Callable[[IntArray, int], tuple[FloatArray, IntArray]]
 
@@ -83,9 +78,8 @@ class Plain:
             int(batch.max_lengths.min()) if rules.options.forced_end else longest + 1
         )
         self._forced_from = first  # no token is, up to this length
-        self._ahead: Ahead | None = None
-        if isinstance(decoding, SpeculativeDecoding):
-            self._ahead = decoding.ahead
+        # Asking for the protocol itself takes as long as a step.
+        self._ahead: Ahead | None = getattr(decoding, "ahead", None)
 
     def propose(
         self, tokens: IntArray, parents: IntArray | None, wanted: int

@@ -10,7 +10,7 @@ one row a sentence).
 """
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,11 @@ class Decoding(Protocol):
         ...
 
 
-@runtime_checkable
 class SpeculativeDecoding(Decoding, Protocol):
-    """A Decoding of one sentence that may go several steps of greedy search at once."""
+    """A Decoding of one sentence that may go several steps of greedy search at once.
+
+    What has `ahead` is one.
+    """
 
     def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
         """Advance by one token or more, and never by more than `most`.

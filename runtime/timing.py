@@ -19,13 +19,13 @@ from seq2edge.runtime.stepper import (
     Inputs,
     IntArray,
     Labeller,
-    SpeculativeDecoding,
     Stepper,
     Stream,
 )
 from seq2edge.runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")
+Ahead = Callable[[IntArray, int], tuple[FloatArray, IntArray]]
 Clock = Callable[[], float]  # seconds, as time.perf_counter
 
 TOKENIZE = "tokenize"
@@ -177,8 +177,9 @@ class TimedStepper:
     def start(self, inputs: Inputs) -> Decoding:
         """Part encode."""
         decoding = self._recorder.span(ENCODE, lambda: self._stepper.start(inputs))
-        if isinstance(decoding, SpeculativeDecoding):
-            return _TimedSpeculation(decoding, self._recorder)
+        ahead: Ahead | None = getattr(decoding, "ahead", None)
+        if ahead is not None:
+            return _TimedSpeculation(decoding, ahead, self._recorder)
         return _TimedDecoding(decoding, self._recorder)
 
 
@@ -233,9 +234,9 @@ class _TimedDecoding:
 
 
 class _TimedSpeculation(_TimedDecoding):
-    def __init__(self, decoding: SpeculativeDecoding, recorder: Recorder) -> None:
+    def __init__(self, decoding: Decoding, ahead: Ahead, recorder: Recorder) -> None:
         super().__init__(decoding, recorder)
-        self._ahead = decoding.ahead
+        self._ahead = ahead
         self._several = recorder.several
 
     def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:

@@ -216,6 +216,12 @@ def line_options(command: F) -> F:
             help="Lines read ahead to be sorted by length; 1 answers each line at once "
             "[default: 1 on a terminal, else 1024].",
         ),
+        click.option(
+            "--unpadded",
+            is_flag=True,
+            help="Put only texts of one length into a batch: slower, and equal to each "
+            "alone to the last bit.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -239,6 +245,7 @@ def translate(
     as_json: bool,
     errors: str,
     read_ahead: int | None,
+    unpadded: bool,
     threads: int,
     **given: Any,
 ) -> None:
@@ -258,7 +265,7 @@ def translate(
 
     asked = Asked.take(given, as_json=as_json, n_best=n_best)
     read_ahead = read_ahead or (1 if asked.at_once else _read_ahead())
-    batching = Batching(lines=read_ahead)
+    batching = Batching(lines=read_ahead, unpadded=unpadded)
     translator = Translator.load(bundle, EngineOptions(threads=threads), batching)
     translator = translator.for_languages(source_language, target_language)
     bias = asked.prefix_bias
@@ -357,6 +364,7 @@ def predict(
     as_json: bool,
     errors: str,
     read_ahead: int | None,
+    unpadded: bool,
 ) -> None:
     """Tag or classify each TEXT, or standard input line by line.
 
@@ -369,7 +377,7 @@ def predict(
     from seq2edge.runtime.predictor import Predictor
     from seq2edge.translations import prediction_json, prediction_lines
 
-    batching = Batching(lines=read_ahead or _read_ahead())
+    batching = Batching(lines=read_ahead or _read_ahead(), unpadded=unpadded)
     predictor = Predictor.load(bundle, EngineOptions(threads=threads), batching)
     lines = _lines(text, errors)
     if stream:

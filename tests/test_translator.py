@@ -18,7 +18,7 @@ from toy_bundle import VOCABULARY as TOY_VOCABULARY
 from toy_decoding import UnaskedDecoding
 from toy_tokenizer import ReadsOnly
 
-from seq2edge.runtime.batching import Batching
+from seq2edge.runtime.batching import Batching, batches
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
 from seq2edge.runtime.golden import Golden
 from seq2edge.runtime.hypothesis import length_penalty
@@ -282,7 +282,13 @@ def test_batches_are_sorted_and_within_their_budget() -> None:
 @pytest.mark.parametrize("name", ["tokens", "sentences", "lines"])
 def test_a_batch_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"batching: {name} 0 must be at least 1"):
-        Batching(**{name: 0})
+        Batching(**{name: 0})  # type: ignore[arg-type]
+
+
+def test_unpadded_batches_hold_sources_of_one_length() -> None:
+    lengths = [3, 5, 3, 5, 5, 1, 5]
+    found = batches(lengths, Batching(sentences=3, unpadded=True))
+    assert list(found) == [[5], [0, 2], [1, 3, 4], [6]]
 
 
 nasty_texts = st.lists(
