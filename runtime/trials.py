@@ -149,7 +149,7 @@ def search_settings(
         note(f"trying {setting.text}")
         entrant = Entrant(bench, setting)
         if fault := difference(expected, entrant.answers):
-            trials.append(Trial(setting, None, None, False, f"refused: {fault}"))
+            trials.append(Trial(setting, None, None, False, fault))
             continue
         trial = _try(bench, entrant, best, ratio)
         trials.append(trial)

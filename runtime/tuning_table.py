@@ -19,8 +19,8 @@ def _heading(tuning: Tuning) -> Iterator[str]:
         f"onnxruntime {device.onnxruntime}"
     )
     beam = "" if work.beam_size is None else f"; beam {work.beam_size}"
-    counts = f"{work.sentences} sentences, {work.batch_size} a call"
-    yield f"{counts}, {work.rounds} rounds{beam}"
+    sentences = f"{work.sentences} sentence{'s' * (work.sentences > 1)}"
+    yield f"{sentences}, {work.batch_size} a call, {work.rounds} rounds{beam}"
 
 
 def _rows(tuning: Tuning) -> Iterator[str]:
@@ -43,4 +43,6 @@ def _numbers(trial: Trial) -> str:
 
 
 def _verdict(trial: Trial) -> str:
+    if trial.median_ms is None:
+        return f"refused: {trial.why}"
     return f"{'kept' if trial.kept else 'not kept'}: {trial.why}"
