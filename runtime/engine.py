@@ -19,7 +19,7 @@ from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.speculation import Speculation
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, Stream
-from seq2edge.runtime.tuning import engine_options
+from seq2edge.runtime.tuned import engine_options
 
 __all__ = ["Engine", "EngineOptions"]
 

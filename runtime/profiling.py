@@ -36,7 +36,7 @@ from seq2edge.runtime.timing import (
     TimedStepper,
     TimedTokenizer,
 )
-from seq2edge.runtime.tuning import engine_options
+from seq2edge.runtime.tuned import engine_options
 from seq2edge.runtime.workload import Workload
 
 OTHER = "other"

@@ -4,7 +4,6 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -99,6 +98,8 @@ def _peak_by_getrusage() -> int | None:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes 40 ms
+
     try:
         return version(package)
     except PackageNotFoundError:  # run from its folder, not installed

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seq2edge.runtime import schema
-from seq2edge.runtime.bundle import TUNING, Bundle, read_json
+from seq2edge.runtime.bundle import Bundle, read_json
 from seq2edge.runtime.errors import BundleError, ConfigError, OutputError
+from seq2edge.runtime.resources import processor_name, usable_cores
+from seq2edge.runtime.tuned import places
 
-if TYPE_CHECKING:  # slow to import, and not needed to read a tuning
+if TYPE_CHECKING:  # slow to import, and `inspect` seldom needs it
     from seq2edge.runtime.sessions import EngineOptions
 
 _MEND = "remove it, or make it anew with `seq2edge profile BUNDLE --tune`"
@@ -73,7 +75,6 @@ class Device:
     @classmethod
     def here(cls) -> "Device":
         """The one that this runs on."""
-        from seq2edge.runtime.resources import processor_name, usable_cores
         from seq2edge.runtime.sessions import ONNXRUNTIME
 
         return cls(processor_name(), usable_cores(), ONNXRUNTIME)
@@ -131,15 +132,6 @@ class Found:
     obstacle: str  # why it doesn't apply here; empty where it does
 
 
-def engine_options(bundle: Bundle) -> "EngineOptions":
-    """What an engine does that is given no options: the tuning, or else the default."""
-    if found := applying(bundle):
-        return found.tuning.chosen.options
-    from seq2edge.runtime.sessions import EngineOptions
-
-    return EngineOptions()
-
-
 def applying(bundle: Bundle) -> Found | None:
     """The tuning that counts here; BundleError if a damaged one is in the way."""
     return next((found for found in find(bundle) if not found.obstacle), None)
@@ -147,7 +139,7 @@ def applying(bundle: Bundle) -> Found | None:
 
 def find(bundle: Bundle) -> Iterator[Found]:
     """Every tuning of a bundle, in the order in which they are looked for."""
-    for path in _places(bundle):
+    for path in places(bundle):
         if os.path.isfile(path):  # False, too, where the folder may not be read
             tuning = read(path)
             yield Found(path, tuning, _obstacle(tuning, bundle))
@@ -165,7 +157,7 @@ def save(tuning: Tuning, bundle: Bundle) -> Path:
     """Write it into the bundle's folder, or else into the user's cache; says where."""
     text = json.dumps(schema.to_json(tuning), indent=2, ensure_ascii=False) + "\n"
     faults = []
-    for path in _places(bundle):
+    for path in places(bundle):
         try:
             _write(path, text)
         except OSError as error:
@@ -183,18 +175,6 @@ def _obstacle(tuning: Tuning, bundle: Bundle) -> str:
     if tuning.bundle != bundle.fingerprint():
         differences.append("with another bundle")
     return f"measured {'; '.join(differences)}" if differences else ""
-
-
-def _places(bundle: Bundle) -> Iterator[Path]:
-    yield bundle.file(TUNING)
-    if cache := _cache():
-        yield cache / "seq2edge" / bundle.fingerprint() / TUNING
-
-
-def _cache() -> Path | None:
-    """The user's; None where there is no home either."""
-    given = (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"))
-    return next((Path(path) for path in given if os.path.isabs(path)), None)
 
 
 def _write(path: Path, text: str) -> None:

@@ -585,9 +585,13 @@ def _tune(
     written = {"path": str(folder), "written": str(path), "tuning": to_json(tuning)}
     _write_record(record, written)
     if path.parent != folder:
-        click.echo(f"seq2edge: {folder} can't be written; see {path}", err=True)
+        click.echo(
+            f"seq2edge: {folder} can't be written; the tuning is in {path}", err=True
+        )
     if (found := applying(bundle)) and found.path != path:
-        click.echo(f"seq2edge: {found.path} comes before it; remove that", err=True)
+        click.echo(
+            f"seq2edge: {found.path} is used before it; remove that one", err=True
+        )
 
 
 def _write_record(record: Path | None, value: dict[str, Any]) -> None:

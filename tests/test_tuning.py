@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from errno import EACCES
@@ -11,7 +13,6 @@ from typing import Any
 import pytest
 from toy_bundle import SENTENCES, write_toy_bundle
 
-from seq2edge.runtime import tuning as room
 from seq2edge.runtime.bundle import TUNING, Bundle, hash_files, unlisted_files
 from seq2edge.runtime.engine import Engine, EngineOptions
 from seq2edge.runtime.errors import BundleError, OutputError
@@ -19,6 +20,7 @@ from seq2edge.runtime.predictor import Predictor
 from seq2edge.runtime.profile_table import profile_table
 from seq2edge.runtime.profiling import ProfileOptions, profile
 from seq2edge.runtime.translator import Translator
+from seq2edge.runtime.tuned import engine_options
 from seq2edge.runtime.tuning import (
     Device,
     Setting,
@@ -26,7 +28,6 @@ from seq2edge.runtime.tuning import (
     Tuning,
     Work,
     applying,
-    engine_options,
     find,
     read,
     save,
@@ -274,13 +275,12 @@ def test_a_setting_is_told_in_words() -> None:
     assert Setting.of(TUNED.options) == TUNED
 
 
-def test_looking_for_a_tuning_asks_nothing_of_the_device(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where there is none, which is the rule, a start costs no more for it."""
-
-    def unasked() -> Device:
-        raise AssertionError("nobody should ask for the device here")
-
-    monkeypatch.setattr(room.Device, "here", unasked)
-    assert engine_options(bundle) == EngineOptions()
+def test_a_start_without_a_tuning_costs_nothing_for_it(bundle: Bundle) -> None:
+    script = (
+        "import sys; from seq2edge.runtime import Translator; "
+        f"Translator.load({str(bundle.path)!r}); "
+        "print({'seq2edge.runtime.tuning', 'importlib.metadata'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
