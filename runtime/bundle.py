@@ -17,6 +17,7 @@ from seq2edge.runtime.errors import BundleError
 from seq2edge.runtime.manifest import MANIFEST, FileEntry, Manifest, listed
 
 GOLDEN = "golden.json"
+TUNING = "tuning.json"  # what the device adds: no part of the bundle; see `tuning`
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Bundle:
         """Size on disk, the manifest included."""
         listed = sum(entry.bytes for entry in self.manifest.files.values())
         return listed + self.file(MANIFEST).stat().st_size
+
+    def fingerprint(self) -> str:
+        """The sha256 of its manifest, which has those of all other files."""
+        return _sha256(self.file(MANIFEST))
 
     def damaged_files(self) -> list[str]:
         """Names of the files whose content isn't what the manifest says."""
@@ -98,7 +103,7 @@ def hash_files(folder: Path) -> dict[str, FileEntry]:
 
 
 def unlisted_files(bundle: Bundle) -> list[str]:
-    """Files in the folder that the bundle doesn't know: nobody checks or uses them."""
+    """Files in the folder that nobody knows: they are neither checked nor used."""
     listed = bundle.manifest.files
     return [name for name in _file_names(bundle.path) if name not in listed]
 
@@ -112,8 +117,11 @@ def is_bundle(path: Path) -> bool:
     return isinstance(value, dict) and {"format", "encoder", "files"} <= value.keys()
 
 
-def read_json(path: Path) -> object:
-    """A JSON file of a bundle, or a BundleError that names the place of the fault."""
+def read_json(path: Path, mend: str = "copy or export the bundle again") -> object:
+    """A JSON file, or a BundleError that names the place of the fault.
+
+    mend: what to do about one that is damaged.
+    """
     try:
         return json.loads(
             path.read_text(encoding="utf-8"),
@@ -121,15 +129,14 @@ def read_json(path: Path) -> object:
             parse_constant=_no_constant,
         )
     except FileNotFoundError:
-        raise BundleError(f"{path} is missing; export the bundle again") from None
+        raise BundleError(f"{path} is missing; {mend}") from None
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise BundleError(f"{path} is not UTF-8; export the bundle again") from None
+        raise BundleError(f"{path} is not UTF-8; {mend}") from None
     except (ValueError, RecursionError) as error:
         raise BundleError(
-            f"{path} is not valid JSON, perhaps cut short ({error}); "
-            "copy or export the bundle again"
+            f"{path} is not valid JSON, perhaps cut short ({error}); {mend}"
         ) from None
 
 
@@ -172,4 +179,4 @@ def _sha256(path: Path) -> str:
 def _file_names(folder: Path) -> list[str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     names = (path.relative_to(folder).as_posix() for path in files)
-    return sorted(name for name in names if name != MANIFEST)
+    return sorted(name for name in names if name not in (MANIFEST, TUNING))

@@ -19,6 +19,7 @@ from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.speculation import Speculation
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, Stream
+from seq2edge.runtime.tuned import engine_options
 
 __all__ = ["Engine", "EngineOptions"]
 
@@ -53,10 +54,13 @@ class Engine:
     def load(
         cls, bundle: Bundle | Path | str, options: EngineOptions | None = None
     ) -> "Engine":
-        """Make ready to decode with a checked bundle, or with the one at a path."""
+        """Make ready to decode with a checked bundle, or with the one at a path.
+
+        Without options, those of the bundle's tuning if it has one for this device.
+        """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.load(bundle)
-        return cls(bundle, options or EngineOptions())
+        return cls(bundle, options or engine_options(bundle))
 
     def start(self, inputs: Inputs) -> Decoding:
         """Encode a batch; InputError names the array that doesn't fit the manifest."""

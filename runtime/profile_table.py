@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from seq2edge.runtime.operators import Operator
 from seq2edge.runtime.profiling import Profile, Report, Spread
+from seq2edge.runtime.tuning import Setting
 
 _LABEL = 22  # columns
 _NUMBER = 10
@@ -29,8 +30,7 @@ def _heading(report: Report) -> Iterator[str]:
     instructions = f" ({', '.join(machine.instructions)})" * bool(machine.instructions)
     yield (
         f"{machine.processor}{instructions}, {machine.cores} cores; "
-        f"onnxruntime {machine.versions['onnxruntime']}, {options.engine.threads} "
-        f"thread{'s' * (options.engine.threads > 1)}, Python {machine.python}"
+        f"onnxruntime {machine.versions['onnxruntime']}, Python {machine.python}"
     )
     if machine.load_average is not None:
         yield f"Load average when it began {machine.load_average:.1f}"
@@ -46,7 +46,10 @@ def _heading(report: Report) -> Iterator[str]:
         "loading."
     )
     for letter, profile in _lettered(report.profiles):
-        yield f"{letter}: {profile.name} {profile.precision}, {profile.path}"
+        yield (
+            f"{letter}: {profile.name} {profile.precision}, {profile.path}, "
+            f"{Setting.of(profile.engine).text}"
+        )
 
 
 def _timings(report: Report) -> Iterator[str]:

@@ -8,7 +8,7 @@ slows each run, is made in a session of its own.
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +36,7 @@ from seq2edge.runtime.timing import (
     TimedStepper,
     TimedTokenizer,
 )
+from seq2edge.runtime.tuned import engine_options
 from seq2edge.runtime.workload import Workload
 
 OTHER = "other"
@@ -50,7 +51,7 @@ class ProfileOptions:
     batch_size: int = 1  # sentences a call
     beam_size: int | None = None  # None: the first bundle's own
     repeat: int = 5  # passes over the sentences
-    engine: EngineOptions = field(default_factory=EngineOptions)
+    engine: EngineOptions | None = None  # None: each bundle's tuning, or the default
 
     def __post_init__(self) -> None:
         """Refuse what can't be measured."""
@@ -59,7 +60,7 @@ class ProfileOptions:
             counts["beam_size"] = self.beam_size
         if faults := [f"{name} {count}" for name, count in counts.items() if count < 1]:
             raise ConfigError(f"{' and '.join(faults)} must be at least 1")
-        if self.engine.profile is not None:
+        if self.engine and self.engine.profile is not None:
             raise ConfigError("a profile of operators is made anyway; leave it out")
 
 
@@ -116,6 +117,7 @@ class Profile:
     path: str
     name: str
     precision: str
+    engine: EngineOptions  # that it was measured with
     bundle_bytes: int
     load_ms: float  # hashes checked, encoder and tokenizer loaded
     first_call_ms: float  # which loads a head too
@@ -202,9 +204,14 @@ def profile(
         raise ConfigError("there is nothing to profile; give a bundle")
     machine = Machine.here()  # before our own load counts
     bundles = [Bundle.load(path) for path in paths]
-    workload = _workload(bundles[0], sentences, options)
+    workload = workload_of(bundles[0], sentences, options)
     search = workload.search
-    loaded = [_load(bundle.path, workload, clock) for bundle in bundles]
+    engines = [options.engine or engine_options(bundle) for bundle in bundles]
+    workloads = [replace(workload, engine=engine) for engine in engines]
+    loaded = [
+        _load(bundle.path, its, clock)
+        for bundle, its in zip(bundles, workloads, strict=True)
+    ]
     contenders = [Contender(runner, workload, clock) for runner, _ in loaded]
     calls = workload.calls()
     first = take_turns(contenders, calls[:1])
@@ -212,9 +219,9 @@ def profile(
     take_turns(contenders, warm_up)
     measured = take_turns(contenders, calls * options.repeat)
     profiles = [
-        _profile(bundle, workload, load_ms, first_call[0], summarize(runs))
-        for bundle, (_, load_ms), first_call, runs in zip(
-            bundles, loaded, first, measured, strict=True
+        _profile(bundle, its, load_ms, first_call[0], summarize(runs))
+        for bundle, its, (_, load_ms), first_call, runs in zip(
+            bundles, workloads, loaded, first, measured, strict=True
         )
     ]
     return Report(
@@ -265,9 +272,10 @@ def summarize(measured: Sequence[Measured]) -> Timings:
     )
 
 
-def _workload(
+def workload_of(
     bundle: Bundle, sentences: Sequence[str] | None, options: ProfileOptions
 ) -> Workload:
+    """The sentences, or else the golden ones, as the options say to run them."""
     folder = ""
     if sentences is None:
         examples = Golden.read(bundle.path).examples
@@ -281,7 +289,8 @@ def _workload(
     if not texts:
         raise InputError("there is no sentence to profile with; give a file of them")
     search = _search(bundle, options)
-    return Workload(texts, options.batch_size, search, options.engine, folder)
+    engine = options.engine or EngineOptions()
+    return Workload(texts, options.batch_size, search, engine, folder)
 
 
 def _search(bundle: Bundle, options: ProfileOptions) -> SearchOptions | None:
@@ -308,6 +317,7 @@ def _profile(
         path=str(bundle.path),
         name=manifest.name,
         precision=manifest.precision,
+        engine=workload.engine,
         bundle_bytes=bundle.bytes,
         load_ms=load_ms,
         first_call_ms=1000 * first.call.seconds,

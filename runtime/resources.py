@@ -4,7 +4,6 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -48,17 +47,37 @@ class Machine:
     @classmethod
     def here(cls) -> "Machine":
         """The machine that this runs on."""
-        processor = _fields(_PROCESSOR)
-        flags = processor.get("flags", processor.get("Features", "")).split()
+        fields = _fields(_PROCESSOR)
+        flags = fields.get("flags", fields.get("Features", "")).split()
         return cls(
-            processor=processor.get("model name") or platform.machine(),
+            processor=processor_name(),
             instructions=tuple(name for name in _INSTRUCTIONS if name in flags),
-            cores=_cores(),
+            cores=usable_cores(),
             load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             system=platform.platform(),
             python=platform.python_version(),
             versions={name: _version(name) for name in _PACKAGES},
         )
+
+
+def processor_name() -> str:
+    """The processor's name; of one by ARM, which Linux doesn't name, its numbers."""
+    fields = _fields(_PROCESSOR)
+    if name := fields.get("model name"):
+        return name
+    if "CPU part" in fields:
+        maker, part = fields.get("CPU implementer", ""), fields["CPU part"]
+        return f"{platform.machine()} {maker} {part}"
+    if fields:  # Linux, where platform.processor starts a process and tells nothing
+        return platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def resident_memory() -> Memory:
@@ -79,16 +98,12 @@ def _peak_by_getrusage() -> int | None:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes 40 ms
+
     try:
         return version(package)
     except PackageNotFoundError:  # run from its folder, not installed
         return "unknown"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fields(path: Path) -> dict[str, str]:

@@ -18,6 +18,8 @@ from seq2edge.runtime.contract import (
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
 from seq2edge.runtime.manifest import Manifest
 
+ONNXRUNTIME: str = onnxruntime.__version__
+
 # onnxruntime's exceptions have no class in common but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -122,7 +124,7 @@ def _open(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
         )
     except _ERRORS as error:
         raise BundleError(
-            f"{path} can't be loaded by onnxruntime {onnxruntime.__version__}: "
+            f"{path} can't be loaded by onnxruntime {ONNXRUNTIME}: "
             f"{_first_line(error)}; copy or export the bundle again"
         ) from None
 

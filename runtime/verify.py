@@ -76,9 +76,12 @@ class Verification:
 
 
 def verify(path: Path | str, options: EngineOptions | None = None) -> Verification:
-    """Check a bundle's files and replay its examples; BundleError if it is damaged."""
+    """Check a bundle's files and replay its examples; BundleError if it is damaged.
+
+    Without options by the default ones: a tuning is none of the bundle's files.
+    """
     bundle = Bundle.load(path)
-    runner = load_runner(path, options, check_hashes=False)
+    runner = load_runner(path, options or EngineOptions(), check_hashes=False)
     runner = replace(runner, folder=bundle.path)
     golden = Golden.read(bundle.path)
     pairs = [(example, replay(runner, example)) for example in golden.examples]

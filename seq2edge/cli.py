@@ -27,8 +27,10 @@ from seq2edge.text_files import decode_lines, read_lines, write_text
 from seq2edge.translating import Asked, asked_options, print_alternatives
 
 if TYPE_CHECKING:
+    from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.predictor import Predictor
+    from seq2edge.runtime.profiling import ProfileOptions
     from seq2edge.runtime.runner import Runner
     from seq2edge.runtime.scoring import Normalization
 
@@ -36,6 +38,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
+_STANDARD_OUTPUT = Path("-")
 
 
 class Main(click.Group):
@@ -194,8 +197,17 @@ def export(
 def threads_option(command: F) -> F:
     """How many threads onnxruntime may have."""
     return click.option(
-        "--threads", type=click.IntRange(1), default=1, show_default=True
+        "--threads",
+        type=click.IntRange(1),
+        help="Given, no tuning counts [default: that of the bundle's tuning, else 1].",
     )(command)
+
+
+def engine_of(threads: int | None) -> "EngineOptions | None":
+    """None leaves the engine to the bundle's tuning, and else to the defaults."""
+    from seq2edge.runtime.engine import EngineOptions
+
+    return None if threads is None else EngineOptions(threads=threads)
 
 
 def line_options(command: F) -> F:
@@ -246,7 +258,7 @@ def translate(
     errors: str,
     read_ahead: int | None,
     unpadded: bool,
-    threads: int,
+    threads: int | None,
     **given: Any,
 ) -> None:
     """Translate each TEXT, or standard input line by line.
@@ -260,13 +272,12 @@ def translate(
     milliseconds are those of the lines translated together, divided by their number.
     """
     from seq2edge.runtime.batching import Batching
-    from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.translator import Translator
 
     asked = Asked.take(given, as_json=as_json, n_best=n_best)
     read_ahead = read_ahead or (1 if asked.at_once else _read_ahead())
     batching = Batching(lines=read_ahead, unpadded=unpadded)
-    translator = Translator.load(bundle, EngineOptions(threads=threads), batching)
+    translator = Translator.load(bundle, engine_of(threads), batching)
     translator = translator.for_languages(source_language, target_language)
     bias = asked.prefix_bias
     options = search_of(translator, given, n_best=n_best, prefix_bias=bias)
@@ -292,7 +303,7 @@ def translate(
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @language_options
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@threads_option
 def score(
     bundle: Path,
     source: Path | None,
@@ -301,7 +312,7 @@ def score(
     target_language: str | None,
     normalize: "Normalization",
     as_json: bool,
-    threads: int,
+    threads: int | None,
 ) -> None:
     """How probable BUNDLE finds given targets: lines of SOURCE TAB TARGET.
 
@@ -310,13 +321,12 @@ def score(
     perplexity. A pair that is too long or has no source has none: nan.
     """
     from seq2edge.runtime.batching import windows
-    from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.translator import Translator
     from seq2edge.scores import Corpus, pair_of, score_json, score_line
 
     if (source is None) != (reference is None):
         raise click.UsageError("give both --source and --reference, or neither")
-    translator = Translator.load(bundle, EngineOptions(threads=threads))
+    translator = Translator.load(bundle, engine_of(threads))
     translator = translator.for_languages(source_language, target_language)
     lines = _pairs(source, reference) if source and reference else _lines((), "strict")
     corpus = Corpus()
@@ -347,7 +357,7 @@ def _pairs(source: Path, reference: Path) -> Iterator[str]:
 @main.command()
 @click.argument("bundle", type=FOLDER)
 @click.argument("text", nargs=-1)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@threads_option
 @click.option(
     "--stream",
     is_flag=True,
@@ -358,7 +368,7 @@ def _pairs(source: Path, reference: Path) -> Iterator[str]:
 def predict(
     bundle: Path,
     text: tuple[str, ...],
-    threads: int,
+    threads: int | None,
     stream: bool,
     n_best: int,
     as_json: bool,
@@ -373,12 +383,11 @@ def predict(
     something else than one text, a line is written as for `translate`.
     """
     from seq2edge.runtime.batching import Batching
-    from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.predictor import Predictor
     from seq2edge.translations import prediction_json, prediction_lines
 
     batching = Batching(lines=read_ahead or _read_ahead(), unpadded=unpadded)
-    predictor = Predictor.load(bundle, EngineOptions(threads=threads), batching)
+    predictor = Predictor.load(bundle, engine_of(threads), batching)
     lines = _lines(text, errors)
     if stream:
         _tag_stream(predictor, lines)
@@ -462,7 +471,7 @@ def evaluate(
     tokenize: str,
     source_language: str | None,
     target_language: str | None,
-    threads: int,
+    threads: int | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -471,13 +480,12 @@ def evaluate(
     BLEU and chrF (sacreBLEU) and the share of exact results of a bundle that writes;
     the share of right labels of one that labels.
     """
-    from seq2edge.runtime.engine import EngineOptions
     from seq2edge.runtime.evaluate import EvaluateOptions
     from seq2edge.runtime.evaluate import evaluate as run
     from seq2edge.runtime.runner import load_runner, told
 
     sources, references = read_lines(source), read_lines(reference)
-    runner = load_runner(bundle, EngineOptions(threads=threads))
+    runner = load_runner(bundle, engine_of(threads))
     runner = told(runner, source_language, target_language)
     options = EvaluateOptions(_search_of_any(runner, given), tokenize)
     result = run(runner, sources, references, options)
@@ -507,23 +515,34 @@ def _search_of_any(runner: "Runner", given: dict[str, Any]) -> "SearchOptions | 
 @click.option(
     "--source", type=FILE, help="Input lines [default: the bundle's golden ones]."
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@threads_option
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--beam-size", type=click.IntRange(1), help="[default: the bundle's own]")
 @click.option("--repeat", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Find the fastest threads, spinning, arena and heads for this device, and "
+    "write them where the runtime finds them.",
+)
 @click.option("--json", "record", type=FILE, help="Write the record here; - prints it.")
 def profile(
     bundle: Path,
     compare: Path | None,
     source: Path | None,
-    threads: int,
+    threads: int | None,
     batch_size: int,
     beam_size: int | None,
     repeat: int,
+    tune: bool,
     record: Path | None,
 ) -> None:
-    """Where the time goes: load, first call, and every part of a sentence."""
-    from seq2edge.runtime.engine import EngineOptions
+    """Where the time goes: load, first call, and every part of a sentence.
+
+    With --tune, which settings of the engine take the least of it on this device. They
+    change no result, and are written beside the bundle's files, or into the user's
+    cache; commands that are given no --threads then use them.
+    """
     from seq2edge.runtime.profile_table import profile_table
     from seq2edge.runtime.profiling import ProfileOptions
     from seq2edge.runtime.profiling import profile as run
@@ -533,15 +552,61 @@ def profile(
         batch_size=batch_size,
         beam_size=beam_size,
         repeat=repeat,
-        engine=EngineOptions(threads=threads),
+        engine=engine_of(threads),
     )
-    report = run([bundle, compare] if compare else [bundle], sentences, options)
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n"
-    if record == Path("-"):
-        print(text, end="")
+    if tune:
+        if compare or threads:
+            wrong = "--compare" if compare else "--threads"
+            raise click.UsageError(f"--tune tries settings of one bundle: no {wrong}")
+        _tune(bundle, sentences, options, record)
         return
-    print(profile_table(report))
-    if record:
+    report = run([bundle, compare] if compare else [bundle], sentences, options)
+    if record != _STANDARD_OUTPUT:
+        print(profile_table(report))
+    _write_record(record, report.to_json())
+
+
+def _tune(
+    folder: Path,
+    sentences: Sequence[str] | None,
+    options: "ProfileOptions",
+    record: Path | None,
+) -> None:
+    from seq2edge.progress import stages
+    from seq2edge.runtime.bundle import Bundle
+    from seq2edge.runtime.schema import to_json
+    from seq2edge.runtime.trials import LEAST_ROUNDS
+    from seq2edge.runtime.trials import tune as run
+    from seq2edge.runtime.tuning import applying, save
+    from seq2edge.runtime.tuning_table import tuning_table
+
+    if options.repeat < LEAST_ROUNDS:
+        raise click.UsageError(f"--tune needs --repeat {LEAST_ROUNDS} or more")
+    bundle = Bundle.load(folder)
+    with stages() as note:
+        tuning = run(bundle, sentences, options, note)
+    if record != _STANDARD_OUTPUT:
+        print(tuning_table(tuning))
+    path = save(tuning, bundle)
+    if record != _STANDARD_OUTPUT:
+        print(f"{tuning.chosen.text}: written to {path}")
+    written = {"path": str(folder), "written": str(path), "tuning": to_json(tuning)}
+    _write_record(record, written)
+    if path.parent != folder:
+        click.echo(
+            f"seq2edge: {folder} can't be written; the tuning is in {path}", err=True
+        )
+    if (found := applying(bundle)) and found.path != path:
+        click.echo(
+            f"seq2edge: {found.path} is used before it; remove that one", err=True
+        )
+
+
+def _write_record(record: Path | None, value: dict[str, Any]) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if record == _STANDARD_OUTPUT:
+        print(text, end="")
+    elif record:
         write_text(record, text)
 
 

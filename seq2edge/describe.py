@@ -9,10 +9,11 @@ from seq2edge.runtime.manifest import (
     PieceTokenizerSpec,
     TensorSpec,
 )
+from seq2edge.runtime.tuning import find
 
 
 def describe_bundle(bundle: Bundle) -> str:
-    """Contract, sizes, certificate and provenance of a bundle."""
+    """Contract, sizes, certificate and provenance of a bundle; what was tuned here."""
     manifest = bundle.manifest
     lines = [
         f"{manifest.name}, {manifest.precision}, {manifest.task}, "
@@ -31,6 +32,7 @@ def describe_bundle(bundle: Bundle) -> str:
         *_tensors("state", manifest.state),
         *_settings(manifest),
     ]
+    lines += _tunings(bundle)
     for title in ("quantization", "certificate", "provenance"):
         if values := getattr(manifest, title):
             lines += ["", title, *_tree(values, "  ")]
@@ -67,6 +69,17 @@ def _settings(manifest: Manifest) -> Iterator[str]:
     if search is not None:
         penalty = search.length_penalty
         yield f"  search: beam {search.beam_size}, length penalty {penalty}"
+
+
+def _tunings(bundle: Bundle) -> Iterator[str]:
+    """Each tuning, where it lies and whether it applies; nothing if there is none."""
+    found = [*find(bundle)]
+    if found:
+        yield from ("", "tuning")
+    for one in found:
+        applies = f"not used here: {one.obstacle}" if one.obstacle else "applies here"
+        yield f"  {one.path}"
+        yield f"  {one.tuning.chosen.text}; {applies}"
 
 
 def _languages(manifest: Manifest) -> Iterator[str]:

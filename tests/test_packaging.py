@@ -64,6 +64,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["verify", "BUNDLE"],
         ["inspect", "BUNDLE"],
         ["profile", "BUNDLE", "--repeat", "1"],
+        ["profile", "BUNDLE", "--repeat", "3", "--tune"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -248,7 +248,8 @@ def test_two_bundles_stand_side_by_side(folders: list[Path]) -> None:
     assert table.count("the parts add up to") == 2
     assert all(line == line.rstrip() for line in table.splitlines())
     record = json.loads(json.dumps(report.to_json()))
-    assert record["options"]["engine"]["threads"] == 1
+    assert record["options"]["engine"] is None
+    assert record["profiles"][0]["engine"]["threads"] == 1
     assert record["machine"]["versions"].keys() >= {"seq2edge", "onnxruntime"}
     assert record["profiles"][1]["path"] == str(folders[1])
 
@@ -327,5 +328,7 @@ def test_a_processor_of_each_kind_is_read(
     assert Machine.here().processor == "Some CPU"
     assert Machine.here().instructions == ("avx2", "avx512_vnni")
     arm = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n"
+    arm += "CPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"
     (tmp_path / "cpuinfo").write_text(arm, encoding="utf-8")
     assert Machine.here().instructions == ("asimd", "asimddp", "i8mm")
+    assert Machine.here().processor.endswith(" 0x41 0xd0b")
