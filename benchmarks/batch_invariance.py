@@ -95,10 +95,11 @@ def main(
         defaults = translators[0].defaults
         options = replace(defaults, beam_size=beam, n_best=1, max_length=longest)
         found = compare(translators, sources, options, batchings, largest)
+        names = ", ".join(map(str, threads))
         print(
-            f"beam {beam}, threads {', '.join(map(str, threads))}: {found.differing} of "
-            f"{found.batches} batches ({found.sentences} sentences) differ "
-            f"from sentences alone, log-probabilities by {found.largest:g} at most",
+            f"beam {beam}, threads {names}: {found.differing} of {found.batches} "
+            f"batches ({found.sentences} sentences) differ from sentences alone, "
+            f"log-probabilities by {found.largest:g} at most",
             flush=True,
         )
 
