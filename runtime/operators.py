@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _KERNEL = "_kernel_time"  # what onnxruntime appends to the name of a node
+_BODIES = ("Loop", "Scan", "If")  # whose time is that of the nodes inside
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Operator:
     kind: str  # e.g. MatMul
     calls: int
     total_us: int  # onnxruntime counts whole microseconds, and cuts off the rest
-    share: float  # of all the graph's runs; a Loop's or Scan's holds its body's
+    share: float  # of all the graph's runs
 
 
 def most_expensive(profiles: Iterable[Path], count: int = 10) -> tuple[Operator, ...]:
@@ -29,7 +30,7 @@ def most_expensive(profiles: Iterable[Path], count: int = 10) -> tuple[Operator,
         for event in json.loads(path.read_text(encoding="utf-8")):
             if event["cat"] == "Session" and event["name"] == "model_run":
                 total_us += event["dur"]
-            elif _is_kernel(event):
+            elif _is_kernel(event) and event["args"]["op_name"] not in _BODIES:
                 node = event["name"].removesuffix(_KERNEL)
                 spent[node, event["args"]["op_name"]].append(event["dur"])
     ranked = sorted(spent, key=lambda key: (-sum(spent[key]), key))[:count]
