@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class EngineOptions:
     # of 6 + 2 layers in int8, times of on over off: greedy 0.98 at batch 1, 0.86 at 32;
     # beam 4 0.95 and 0.92; 800 sentences one by one, some of 512 tokens, 142 MB at the
     # end instead of 548. Memory patterns are off: one is kept for every shape seen.
-    arena: bool = True
+    arena: bool = True  # one for all graphs of the process
     speculates: bool = True  # drafts greedy translations of single sentences
     profile: Path | None = None  # folder for onnxruntime's own profile; slows each run
     session_entries: tuple[tuple[str, str], ...] = ()  # onnxruntime's config entries
@@ -141,10 +142,33 @@ def _session_options(path: Path, options: EngineOptions) -> onnxruntime.SessionO
     }
     for key, value in entries.items():
         session.add_session_config_entry(key, value)
+    if options.arena:
+        _share_arena()
+        session.add_session_config_entry("session.use_env_allocators", "1")
     if options.profile is not None:
         session.enable_profiling = True
         session.profile_file_prefix = os.fspath(options.profile / path.stem)
     return session
+
+
+@cache
+def _share_arena() -> None:
+    """Let sessions that ask for it take their tensors from one arena.
+
+    What the encoder is done with then serves the steps. Peak of a process with one
+    arena over that with one a session, batch 32, beam 5, 60 tokens: transformer of
+    6 + 2 layers in int8 271 / 367 MB, one in fp32 241 / 277, SSRU in int8 107 / 116. At
+    batch 1 both need the same. What the arena has, it keeps when a bundle goes, and the
+    next one has it. It grows by powers of two: by what is asked for, growing caches
+    leave holes that nothing fits (1,280 MB).
+    """
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu",
+        onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
+        0,
+        onnxruntime.OrtMemType.DEFAULT,
+    )
+    onnxruntime.create_and_register_allocator(place, None)
 
 
 def _first_line(error: Exception) -> str:
