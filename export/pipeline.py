@@ -48,6 +48,7 @@ from seq2edge.runtime.manifest import (
 )
 from seq2edge.runtime.records import Reader
 from seq2edge.runtime.tokenizer import load_tokenizer
+from seq2edge.runtime.weighing import weigh
 
 __all__ = [
     "ExportOptions",
@@ -311,7 +312,13 @@ class _Export:
         folder = self.folder / draft.precision
         self.note("running the golden examples")
         golden_examples(folder, sample, draft).write(folder)
-        finished = replace(draft, files=hash_files(folder), certificate=certificate)
+        self.note("weighing")
+        finished = replace(
+            draft,
+            files=hash_files(folder),
+            certificate=certificate,
+            footprint=weigh(folder),
+        )
         finished.write(folder)
         return Bundle.load(folder).manifest
 

@@ -60,13 +60,17 @@ class Engine:
 
     def start(self, inputs: Inputs) -> Decoding:
         """Encode a batch; InputError names the array that doesn't fit the manifest."""
-        encoded, names, split = self._encode(inputs), self._encoder.outputs, self._split
-        memory: dict[str, Array] = {names[i]: encoded[i] for i in range(split)}
-        state, batch = encoded[split:], len(next(iter(inputs.values())))
+        memory, state = self.encode(inputs)
+        batch = len(next(iter(inputs.values())))
         if batch > 1 or self._shortlist is None:
             return GraphDecoding(self.head, memory, state, batch)
         candidates = self._shortlist.candidates(inputs[self._source][0])
         return Speculation(self.head, memory, state, candidates, self._end)
+
+    def encode(self, inputs: Inputs) -> tuple[dict[str, Array], list[Array]]:
+        """Memory by the names that the heads know, and the first state, in order."""
+        encoded, names, split = self._encode(inputs), self._encoder.outputs, self._split
+        return {names[i]: encoded[i] for i in range(split)}, encoded[split:]
 
     def outputs(self, inputs: Inputs) -> dict[str, Array]:
         """All that the encoder of a model without decoder says of a batch, by name."""

@@ -144,6 +144,20 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class FootprintSpec:
+    """What is resident beside the bare process, as weighed at export; see `memory`."""
+
+    loaded_bytes: int  # encoder and tokenizer
+    head_bytes: Mapping[str, int]  # each head by itself
+    # The encoder while it runs: a position of the source, and a pair of them.
+    position_bytes: int
+    pair_bytes: int
+    # A step while it runs, beside memory and state: a row, and a source position of it.
+    row_bytes: int
+    row_source_bytes: int
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """What a file of the bundle must be."""
 
@@ -175,6 +189,7 @@ class Manifest:
     certificate: Json
     provenance: Json
     shortlist: str | None = None  # what drafts are made of
+    footprint: FootprintSpec | None = None  # None: the system didn't tell
 
     def __post_init__(self) -> None:
         """Refuse a manifest that contradicts itself, with all that is wrong."""
