@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -62,17 +63,16 @@ def main() -> None:
 
 
 def _weighed(bundle: Bundle) -> FootprintSpec:
-    manifest, before = bundle.manifest, _held(bundle)
+    spec, before = bundle.manifest.tokenizer, _held(bundle)
     engine = Engine(bundle, EngineOptions(arena=False))
-    tokenizer = manifest.tokenizer and load_tokenizer(manifest.tokenizer, bundle.path)
-    if tokenizer:
+    tokenizer = None if spec is None else load_tokenizer(spec, bundle.path)
+    if tokenizer is not None:  # and it stays, to be weighed
         tokenizer.encode("a")
     _encode(engine, 1, 1)
     loaded = _held(bundle) - before
-    heads = {name: _head_bytes(engine, name) for name in manifest.heads}
+    heads = {name: _head_bytes(engine, name) for name in bundle.manifest.heads}
     position, pair = _encoder_line(engine)
     row, row_source = _step_line(engine)
-    del tokenizer
     return FootprintSpec(loaded, heads, position, pair, row, row_source)
 
 
@@ -88,7 +88,7 @@ def _head_bytes(engine: Engine, name: str) -> int:
     if name in ("draft", "verify", "stream"):
         engine.head(name)  # type: ignore[arg-type]
     else:
-        _step(engine, name, *_start(engine, 1, 1, 1))  # type: ignore[arg-type]
+        _step(engine, name, _Begun.of(engine, 1, 1, 1))  # type: ignore[arg-type]
     return max(0, _held(engine.bundle) - before)
 
 
@@ -112,9 +112,8 @@ def _step_line(engine: Engine) -> tuple[int, int]:
         return 0, 0
     lengths, growth = _lengths(engine), []
     for length in lengths:
-        memory, state = _start(engine, _BATCH, _BEAM, length)
-        work = partial(_step, engine, usual[0], memory, state)
-        growth.append(_growth(work) / (_BATCH * _BEAM))
+        begun = _Begun.of(engine, _BATCH, _BEAM, length)
+        growth.append(_growth(partial(_step, engine, usual[0], begun)) / begun.rows)
     return _line(lengths, growth)
 
 
@@ -165,26 +164,30 @@ def _shape(spec: InputSpec, batch: int, length: int) -> tuple[int, ...]:
     return (batch, *(axis if isinstance(axis, int) else length for axis in axes))
 
 
-def _start(
-    engine: Engine, batch: int, beam: int, length: int
-) -> tuple[dict[str, Array], list[Array]]:
-    """Memory and the first state of so many rows."""
-    memory, state = engine.encode(_inputs(engine, batch, length))
-    return memory, [np.repeat(part, beam, axis=0) for part in state]
+@dataclass(frozen=True)
+class _Begun:
+    """A batch that was encoded."""
+
+    batch: int
+    rows: int
+    memory: dict[str, Array]
+    state: list[Array]  # of each row
+
+    @classmethod
+    def of(cls, engine: Engine, batch: int, beam: int, length: int) -> "_Begun":
+        memory, state = engine.encode(_inputs(engine, batch, length))
+        state = [np.repeat(part, beam, axis=0) for part in state]
+        return cls(batch, batch * beam, memory, state)
 
 
-def _step(
-    engine: Engine, name: Head, memory: dict[str, Array], state: list[Array]
-) -> object:
-    """One step by a head, which may be its first."""
-    batch = len(next(iter(memory.values())))
-    rows = len(state[0]) if state else batch
-    decoding = GraphDecoding(engine.head, memory, state, batch)
+def _step(engine: Engine, name: Head, begun: _Begun) -> object:
+    """The first step, by a head."""
+    decoding = GraphDecoding(engine.head, begun.memory, begun.state, begun.batch)
     vocabulary = engine.bundle.manifest.vocabulary
-    tokens = np.full(rows, vocabulary.start if vocabulary else 0)
+    tokens = np.full(begun.rows, vocabulary.start if vocabulary else 0)
     if name == "greedy":
         return decoding.best(tokens, None, 1)
-    parents = np.arange(rows)
+    parents = np.arange(begun.rows)
     if name == "scores":
         return decoding.scores(tokens, parents)
     ask = decoding.attended if name == "attention" else decoding.best
