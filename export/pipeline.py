@@ -32,7 +32,7 @@ from seq2edge.export.recipe import Calibration, Ranges
 from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
-from seq2edge.export.weights import write_graphs
+from seq2edge.export.weights import shared_tables, write_graphs
 from seq2edge.models.checkpoint import SAMPLE, Checkpoint
 from seq2edge.models.loading import load_checkpoint
 from seq2edge.runtime.bundle import Bundle, hash_files
@@ -252,6 +252,7 @@ class _Export:
 
     def _manifest(self, graphs: _Graphs, contract: Contract) -> Manifest:
         spec, writes = self.spec, contract.task == "generation"
+        folder, heads = self.folder / graphs.precision, graphs.head_files(contract)
         return Manifest(
             format=FORMAT,
             task=contract.task,
@@ -267,11 +268,12 @@ class _Export:
             limits=spec.limits if writes else replace(spec.limits, target_tokens=0),
             search=spec.search if writes else None,
             encoder=ENCODER,
-            heads=graphs.head_files(contract),
-            files=hash_files(self.folder / graphs.precision),
+            heads=heads,
+            files=hash_files(folder),
             quantization=graphs.quantization,
             certificate={},
             provenance=provenance(spec),
+            tables=shared_tables(folder, [ENCODER, *heads.values()]),
         )
 
     def _with_shortlist(

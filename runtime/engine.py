@@ -15,7 +15,7 @@ from seq2edge.runtime.contract import Array, Head, check_inputs, encoder_contrac
 from seq2edge.runtime.decoding import GraphDecoding
 from seq2edge.runtime.errors import BundleError, InputError
 from seq2edge.runtime.manifest import LOGITS
-from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph
+from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph, map_tables
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.speculation import Speculation
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, Stream
@@ -35,10 +35,12 @@ class Engine:
         """Load the encoder; `load` is the usual way in."""
         self.bundle = bundle
         self.options = options
+        self._tables = map_tables(bundle.manifest.tables, bundle.path, options)
         self._encoder = Graph(
             bundle.file(bundle.manifest.encoder),
             options,
             encoder_contract(bundle.manifest),
+            self._tables,
         )
         results = bundle.manifest.memory or bundle.manifest.outputs
         self._split = len(results)
@@ -122,7 +124,8 @@ class Engine:
                 f"{', '.join(heads) or 'its encoder'}; export it again with this head"
             )
         path = self.bundle.file(heads[name])
-        return HeadGraph(path, self.options, self.bundle.manifest, name)
+        manifest, tables = self.bundle.manifest, self._tables
+        return HeadGraph(path, self.options, manifest, name, tables)
 
 
 class _Stream:

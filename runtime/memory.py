@@ -17,12 +17,11 @@ was 0.77 to 0.96 of the declared one.
 Letters: rows = batch * beam.
 """
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from seq2edge.runtime.batching import Batching
-from seq2edge.runtime.manifest import FootprintSpec, Manifest, TensorSpec
+from seq2edge.runtime.manifest import ITEM_BYTES, FootprintSpec, Manifest, TensorSpec
 
 # A state is there before a step and after it, and gathered by parents in between.
 _STATES = 3
@@ -120,4 +119,4 @@ def _stepping(manifest: Manifest, footprint: FootprintSpec, work: Work) -> int:
 def _tensor_bytes(spec: TensorSpec, length: int) -> int:
     """Of one row, each axis that varies being so long."""
     axes = [axis if isinstance(axis, int) else length for axis in spec.shape[1:]]
-    return int(np.prod(axes, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+    return math.prod(axes) * ITEM_BYTES[spec.dtype]

@@ -1,11 +1,14 @@
 """Graphs of a bundle, loaded and run: the one place that knows onnxruntime."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
@@ -17,7 +20,9 @@ from seq2edge.runtime.contract import (
     head_contract,
 )
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError
-from seq2edge.runtime.manifest import Manifest
+from seq2edge.runtime.manifest import Manifest, TableSpec, listed
+
+Tables: TypeAlias = Mapping[str, onnxruntime.OrtValue]
 
 # onnxruntime's exceptions have no class in common but Exception.
 _ERRORS: tuple[type[Exception], ...] = (
@@ -64,10 +69,15 @@ class Graph:
     """A session whose inputs and outputs are what its contract says."""
 
     def __init__(
-        self, path: Path, options: EngineOptions, contract: GraphContract
+        self,
+        path: Path,
+        options: EngineOptions,
+        contract: GraphContract,
+        tables: Tables = MappingProxyType({}),
     ) -> None:
         self._name = path.name
-        self._session = _open(path, options)
+        self._tables = tables  # a session doesn't keep them
+        self._session = _open(path, options, tables)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if faults := contract.faults(inputs, outputs):
             raise BundleError(
@@ -95,9 +105,14 @@ class HeadGraph(Graph):
     """A step graph, with what each step must know of it worked out once."""
 
     def __init__(
-        self, path: Path, options: EngineOptions, manifest: Manifest, name: Head
+        self,
+        path: Path,
+        options: EngineOptions,
+        manifest: Manifest,
+        name: Head,
+        tables: Tables = MappingProxyType({}),
     ) -> None:
-        super().__init__(path, options, head_contract(manifest, name))
+        super().__init__(path, options, head_contract(manifest, name), tables)
         self.results = len(HEAD_RESULTS[name])
         self.takes_parents = "parents" in self.inputs
         self.takes_count = "count" in self.inputs
@@ -116,10 +131,44 @@ class HeadGraph(Graph):
         return read | {name: state[position] for name, position in self.state}
 
 
-def _open(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
+def map_tables(
+    specs: Sequence[TableSpec], folder: Path, options: EngineOptions
+) -> Tables:
+    """The tables of a bundle, mapped for all of its graphs.
+
+    Each session would map them by itself: the same pages of the same file, but resident
+    once more in every table of pages. 17 MB in int8, tied, 16,000 tokens, encoder and
+    two heads: 99.0 MB instead of 103.9. Another provider's memory isn't ours to give.
+    """
+    if options.providers != ("CPUExecutionProvider",):
+        return {}
+    tables: dict[str, onnxruntime.OrtValue] = {}
+    for spec in specs:
+        table = onnxruntime.OrtValue.ortvalue_from_numpy(_mapped(spec, folder))
+        tables |= dict.fromkeys(spec.names, table)
+    return tables
+
+
+def _mapped(spec: TableSpec, folder: Path) -> Array:
+    path = folder / spec.file
+    try:
+        return np.asarray(np.memmap(path, spec.dtype, "r", spec.offset, spec.shape))
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path}: the table {listed(spec.names)} can't be mapped: {error}; "
+            "copy or export the bundle again"
+        ) from None
+
+
+def _open(
+    path: Path, options: EngineOptions, tables: Tables
+) -> onnxruntime.InferenceSession:
+    session = _session_options(path, options)
+    for name, table in tables.items():  # a graph leaves out what it has not
+        session.add_initializer(name, table)
     try:
         return onnxruntime.InferenceSession(
-            os.fspath(path), _session_options(path, options), list(options.providers)
+            os.fspath(path), session, list(options.providers)
         )
     except _ERRORS as error:
         raise BundleError(
