@@ -32,7 +32,7 @@ from seq2edge.export.recipe import Calibration, Ranges
 from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
-from seq2edge.export.weights import write_graphs
+from seq2edge.export.weights import shared_tables, write_graphs
 from seq2edge.models.checkpoint import SAMPLE, Checkpoint
 from seq2edge.models.loading import load_checkpoint
 from seq2edge.runtime.bundle import Bundle, hash_files
@@ -48,6 +48,7 @@ from seq2edge.runtime.manifest import (
 )
 from seq2edge.runtime.records import Reader
 from seq2edge.runtime.tokenizer import load_tokenizer
+from seq2edge.runtime.weighing import weigh
 
 __all__ = [
     "ExportOptions",
@@ -251,6 +252,7 @@ class _Export:
 
     def _manifest(self, graphs: _Graphs, contract: Contract) -> Manifest:
         spec, writes = self.spec, contract.task == "generation"
+        folder, heads = self.folder / graphs.precision, graphs.head_files(contract)
         return Manifest(
             format=FORMAT,
             task=contract.task,
@@ -266,11 +268,12 @@ class _Export:
             limits=spec.limits if writes else replace(spec.limits, target_tokens=0),
             search=spec.search if writes else None,
             encoder=ENCODER,
-            heads=graphs.head_files(contract),
-            files=hash_files(self.folder / graphs.precision),
+            heads=heads,
+            files=hash_files(folder),
             quantization=graphs.quantization,
             certificate={},
             provenance=provenance(spec),
+            tables=shared_tables(folder, [ENCODER, *heads.values()]),
         )
 
     def _with_shortlist(
@@ -311,7 +314,13 @@ class _Export:
         folder = self.folder / draft.precision
         self.note("running the golden examples")
         golden_examples(folder, sample, draft).write(folder)
-        finished = replace(draft, files=hash_files(folder), certificate=certificate)
+        self.note("weighing")
+        finished = replace(
+            draft,
+            files=hash_files(folder),
+            certificate=certificate,
+            footprint=weigh(folder),
+        )
         finished.write(folder)
         return Bundle.load(folder).manifest
 

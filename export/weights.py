@@ -5,15 +5,17 @@ tensors start on a page, so that onnxruntime can map them instead of reading the
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import onnx
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.manifest import Dtype, TableSpec
 
 WEIGHTS = "weights.bin"
 INLINE_BYTES = 1024  # smaller tensors stay in their graph
@@ -54,6 +56,46 @@ def write_graphs(models: Mapping[str, ModelProto], folder: Path) -> None:
             (folder / name).write_bytes(copy.SerializeToString())
     for name in models:
         _check(folder / name)
+
+
+def shared_tables(folder: Path, names: Iterable[str]) -> tuple[TableSpec, ...]:
+    """The large embeddings that two or more of the written graphs have.
+
+    A name that means another tensor in another graph is none to share by. Matrices
+    aren't among them: onnxruntime packs those anew and lets go of the file.
+    """
+    graphs = [
+        onnx.load(str(folder / name), load_external_data=False).graph for name in names
+    ]
+    looked_up = {
+        node.input[0]
+        for graph in graphs
+        for node in graph.node
+        if node.op_type == "Gather"
+    }
+    names_of: dict[TableSpec, list[str]] = {}  # the same table by its names
+    meanings: dict[str, set[TableSpec]] = {}
+    for tensor in chain(*(graph.initializer for graph in graphs)):
+        if table := _table(tensor):
+            names_of.setdefault(table, []).append(tensor.name)
+            meanings.setdefault(tensor.name, set()).add(table)
+    return tuple(
+        replace(
+            table,
+            names=tuple(sorted({name for name in its if len(meanings[name]) == 1})),
+        )
+        for table, its in names_of.items()
+        if len(its) > 1 and looked_up.intersection(its)
+    )
+
+
+def _table(tensor: TensorProto) -> TableSpec | None:
+    """Where a large external tensor lies, without a name."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if int(entries.get("length", 0)) < MAPPED_BYTES:
+        return None
+    dtype = cast(Dtype, helper.tensor_dtype_to_np_dtype(tensor.data_type).name)
+    return TableSpec((), dtype, (*tensor.dims,), WEIGHTS, int(entries["offset"]))
 
 
 def _check(path: Path) -> None:

@@ -159,12 +159,11 @@ def _read_manifest(path: Path) -> object:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    repeated = [
-        key for key, times in Counter(key for key, _ in pairs).items() if times > 1
-    ]
-    if repeated:
-        raise ValueError(f"key {repeated[0]!r} is given twice")
-    return dict(pairs)
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"key {key!r} is given twice")
+    return unique
 
 
 def _no_constant(text: str) -> float:

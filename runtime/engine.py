@@ -15,7 +15,7 @@ from seq2edge.runtime.contract import Array, Head, check_inputs, encoder_contrac
 from seq2edge.runtime.decoding import GraphDecoding
 from seq2edge.runtime.errors import BundleError, InputError
 from seq2edge.runtime.manifest import LOGITS
-from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph
+from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph, map_tables
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.speculation import Speculation
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, Stream
@@ -36,10 +36,12 @@ class Engine:
         """Load the encoder; `load` is the usual way in."""
         self.bundle = bundle
         self.options = options
+        self._tables = map_tables(bundle.manifest.tables, bundle.path, options)
         self._encoder = Graph(
             bundle.file(bundle.manifest.encoder),
             options,
             encoder_contract(bundle.manifest),
+            self._tables,
         )
         results = bundle.manifest.memory or bundle.manifest.outputs
         self._split = len(results)
@@ -64,13 +66,17 @@ class Engine:
 
     def start(self, inputs: Inputs) -> Decoding:
         """Encode a batch; InputError names the array that doesn't fit the manifest."""
-        encoded, names, split = self._encode(inputs), self._encoder.outputs, self._split
-        memory: dict[str, Array] = {names[i]: encoded[i] for i in range(split)}
-        state, batch = encoded[split:], len(next(iter(inputs.values())))
+        memory, state = self.encode(inputs)
+        batch = len(next(iter(inputs.values())))
         if batch > 1 or self._shortlist is None:
             return GraphDecoding(self.head, memory, state, batch)
         candidates = self._shortlist.candidates(inputs[self._source][0])
         return Speculation(self.head, memory, state, candidates, self._end)
+
+    def encode(self, inputs: Inputs) -> tuple[dict[str, Array], list[Array]]:
+        """Memory by the names that the heads know, and the first state, in order."""
+        encoded, names, split = self._encode(inputs), self._encoder.outputs, self._split
+        return {names[i]: encoded[i] for i in range(split)}, encoded[split:]
 
     def outputs(self, inputs: Inputs) -> dict[str, Array]:
         """All that the encoder of a model without decoder says of a batch, by name."""
@@ -127,7 +133,8 @@ class Engine:
                 f"{', '.join(heads) or 'its encoder'}; export it again with this head"
             )
         path = self.bundle.file(heads[name])
-        return HeadGraph(path, self.options, self.bundle.manifest, name)
+        manifest, tables = self.bundle.manifest, self._tables
+        return HeadGraph(path, self.options, manifest, name, tables)
 
 
 class _Stream:

@@ -1,6 +1,7 @@
 """What manifest.json says of a bundle, and whether it contradicts itself."""
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,15 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 
 Dtype = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
+ITEM_BYTES: Mapping[Dtype, int] = {
+    "float32": 4,
+    "float16": 2,
+    "int64": 8,
+    "int32": 4,
+    "uint8": 1,
+    "int8": 1,
+    "bool": 1,
+}
 Axis = int | str  # a fixed length, or the name of one that varies
 Json = Mapping[str, object]
 
@@ -144,6 +154,31 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class TableSpec:
+    """An embedding in several graphs, which a process has mapped once for all."""
+
+    names: tuple[str, ...]  # of the initializer: each means this table in every graph
+    dtype: Dtype
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class FootprintSpec:
+    """What is resident beside the bare process, as weighed at export; see `memory`."""
+
+    loaded_bytes: int  # encoder and tokenizer
+    head_bytes: Mapping[str, int]  # each head by itself
+    # The encoder while it runs: a position of the source, and a pair of them.
+    position_bytes: int
+    pair_bytes: int
+    # A step while it runs, beside memory and state: a row, and a source position of it.
+    row_bytes: int
+    row_source_bytes: int
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """What a file of the bundle must be."""
 
@@ -175,6 +210,8 @@ class Manifest:
     certificate: Json
     provenance: Json
     shortlist: str | None = None  # what drafts are made of
+    tables: tuple[TableSpec, ...] = ()
+    footprint: FootprintSpec | None = None  # None: the system didn't tell
 
     def __post_init__(self) -> None:
         """Refuse a manifest that contradicts itself, with all that is wrong."""
@@ -217,7 +254,7 @@ class Manifest:
             names.add(self.shortlist)
         if self.tokenizer:
             names |= self.tokenizer.files
-        return names
+        return names.union(table.file for table in self.tables)
 
 
 def _faults(manifest: Manifest) -> Iterator[str]:
@@ -337,6 +374,12 @@ def _name_faults(manifest: Manifest) -> Iterator[str]:
         yield f"files does not list {listed(unlisted)}"
     if MANIFEST in manifest.files:
         yield f"files lists {MANIFEST} itself"
+    for table in manifest.tables:
+        size = math.prod(table.shape) * ITEM_BYTES[table.dtype]
+        entry = manifest.files.get(table.file)
+        fits = min(table.shape, default=0) > 0 <= table.offset
+        if entry and not (fits and table.offset + size <= entry.bytes):
+            yield f"the table {listed(table.names)} lies outside of {table.file}"
     for name, entry in manifest.files.items():
         if entry.bytes < 0 or not _is_sha256(entry.sha256):
             yield f"files.{name}: bytes or sha256 is none"

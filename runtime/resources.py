@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_MAPS = Path("/proc/self/smaps")
 _PROCESSOR = Path("/proc/cpuinfo")
 
 _PACKAGES = ("seq2edge", "onnxruntime", "numpy", "sentencepiece")
@@ -30,6 +32,14 @@ class Memory:
 
     now_bytes: int | None
     peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Files that are mapped: what isn't resident of them is read when it is needed."""
+
+    mapped_bytes: int
+    resident_bytes: int
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,30 @@ def resident_memory() -> Memory:
     if "VmRSS" in status and "VmHWM" in status:
         return Memory(_bytes(status["VmRSS"]), _bytes(status["VmHWM"]))
     return Memory(None, _peak_by_getrusage())
+
+
+def forget_peak() -> bool:
+    """Let the peak begin anew; False where the system can't."""
+    try:
+        _CLEAR.write_text("5", encoding="ascii")  # 5: the peak, in man 5 proc
+    except OSError:
+        return False
+    return True
+
+
+def mapped_memory(folder: Path) -> Mapped:
+    """How this process has a folder's files mapped, by all mappings together."""
+    mapped, resident, inside = 0, 0, False
+    folder = folder.resolve()
+    for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if "-" in key:  # the first line of a mapping: its addresses
+            inside = Path(line.split(maxsplit=5)[-1]).is_relative_to(folder)
+        elif inside and key == "Size":
+            mapped += _bytes(value)
+        elif inside and key == "Rss":
+            resident += _bytes(value)
+    return Mapped(mapped, resident)
 
 
 def _peak_by_getrusage() -> int | None:

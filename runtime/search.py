@@ -10,14 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from seq2edge.runtime.batch import Batch, Guidance
-from seq2edge.runtime.beam import beam_search
-from seq2edge.runtime.greedy import greedy_search
 from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.sampling import sample
 from seq2edge.runtime.stepper import Inputs, IntArray, Stepper
-from seq2edge.runtime.transformers_beam import transformers_beam_search
 from seq2edge.runtime.vocabulary import Vocabulary
 
 Way = Callable[[Stepper, Inputs, Rules, Batch], list[list[Hypothesis]]]
@@ -58,11 +54,22 @@ def search(
 
 
 def _way(options: SearchOptions) -> Way:
+    """Imported here: a process that starts waits for the one way that it goes."""
     if options.sampling:
+        from seq2edge.runtime.sampling import sample
+
         return sample
     if options.beam_size == 1 and (options.like_transformers or not _reweighs(options)):
+        from seq2edge.runtime.greedy import greedy_search
+
         return greedy_search
-    return transformers_beam_search if options.like_transformers else beam_search
+    if options.like_transformers:
+        from seq2edge.runtime.transformers_beam import transformers_beam_search
+
+        return transformers_beam_search
+    from seq2edge.runtime.beam import beam_search
+
+    return beam_search
 
 
 def _reweighs(options: SearchOptions) -> bool:

@@ -211,8 +211,10 @@ def load_tokenizer(
         return SentencePieceTokenizer.load(source, target, spec.append_end, spec.words)
     source_model = _load(source)
     target_model = source_model if spec.target == spec.source else _load(target)
-    reads = _numbering(spec, spec.source_vocabulary, source_model, folder)
-    writes = _numbering(spec, spec.target_vocabulary, target_model, folder)
+    reads = writes = _numbering(spec, spec.source_vocabulary, source_model, folder)
+    joint = spec.source_vocabulary == spec.target_vocabulary is not None
+    if not joint:
+        writes = _numbering(spec, spec.target_vocabulary, target_model, folder)
     return PieceTokenizer(spec, (source_model, target_model), (reads, writes))
 
 

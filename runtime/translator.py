@@ -16,10 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seq2edge.runtime.alignment import Alignment, attentions
 from seq2edge.runtime.batch import Guidance
 from seq2edge.runtime.batching import Batching, batches, windows
-from seq2edge.runtime.branches import Branch, branches
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.errors import BundleError
 from seq2edge.runtime.guide import Guide, Prefix, prefix_ids
@@ -33,13 +31,11 @@ from seq2edge.runtime.inputs import (
     real_positions,
 )
 from seq2edge.runtime.languages import in_languages, told
-from seq2edge.runtime.looks import Asked, Decoded, show
 from seq2edge.runtime.manifest import InputSpec, Limits
 from seq2edge.runtime.monitor import Number, Watch
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.pieces import PieceTokenizer
 from seq2edge.runtime.records import Reader
-from seq2edge.runtime.scoring import TargetScore, score_ids, score_texts
 from seq2edge.runtime.search import search
 from seq2edge.runtime.sources import Sentence, Source, read_sources
 from seq2edge.runtime.stepper import FloatArray, Stepper
@@ -47,7 +43,10 @@ from seq2edge.runtime.text import join
 from seq2edge.runtime.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # slow to import, and not needed to decode with another stepper
+    from seq2edge.runtime.alignment import Alignment
+    from seq2edge.runtime.branches import Branch
     from seq2edge.runtime.engine import EngineOptions
+    from seq2edge.runtime.scoring import TargetScore
     from seq2edge.runtime.tokenizer import Tokenizer
 
 
@@ -88,7 +87,7 @@ class Translation:
     alternatives: tuple[Alternative, ...] = ()  # n_best - 1 at most
     # The model's own, of each of the tokens: without those of end tokens.
     token_log_probs: tuple[float, ...] = ()
-    alignment: Alignment | None = None  # of the text, if it was asked for
+    alignment: "Alignment | None" = None  # of the text, if it was asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,17 +191,28 @@ class Translator:
         sources = read_sources(self, texts, guide)
         sentences = [source.sentences for source in sources]
         found = iter(self.decode_sentences([*chain(*sentences)], options, guide.watch))
-        decoded = []
-        for source, its in zip(sources, sentences, strict=True):
-            hypotheses = [next(found) for _ in its]
-            translation = self.write(source, hypotheses, options)
-            best = [first.tokens for first, *_ in hypotheses]
-            decoded.append(
-                Decoded(source.lead, source.pieces, source.examples, best, translation)
-            )
+        hypotheses = [[next(found) for _ in its] for its in sentences]
+        translations = [
+            self.write(source, its, options)
+            for source, its in zip(sources, hypotheses, strict=True)
+        ]
         if align or replace_unknowns:
+            from seq2edge.runtime.looks import Asked, Decoded, show
+
+            decoded = [
+                Decoded(
+                    source.lead,
+                    source.pieces,
+                    source.examples,
+                    [first.tokens for first, *_ in its],
+                    translation,
+                )
+                for source, its, translation in zip(
+                    sources, hypotheses, translations, strict=True
+                )
+            ]
             return show(self, decoded, Asked(align, replace_unknowns))
-        return [text.translation for text in decoded]
+        return translations
 
     def translate_stream(
         self,
@@ -232,12 +242,14 @@ class Translator:
         prefix: Prefix = "",
         count: int = 5,
         options: SearchOptions | None = None,
-    ) -> list[Branch]:
+    ) -> "list[Branch]":
         """What may follow a prefix: the `count` likeliest tokens, each gone on with.
 
         The likeliest token comes first, whatever the score of what follows it. n_best
         and prefix_bias of the options don't count here.
         """
+        from seq2edge.runtime.branches import branches
+
         return branches(self, text, prefix, count, options or self.defaults)
 
     def generate(
@@ -263,23 +275,27 @@ class Translator:
         ]
         return self.decode_sentences(sentences, options or self.defaults, guide.watch)
 
-    def score(self, source: str, target: str) -> TargetScore:
+    def score(self, source: str, target: str) -> "TargetScore":
         """How probable the model finds a target for a source."""
         return self.score_batch([source], [target])[0]
 
     def score_batch(
         self, sources: Sequence[str], targets: Sequence[str]
-    ) -> list[TargetScore]:
+    ) -> "list[TargetScore]":
         """The same of many; nothing is cut, and flags tell what has no score."""
+        from seq2edge.runtime.scoring import score_texts
+
         return score_texts(self, sources, targets)
 
     def score_ids(
         self, examples: Sequence[Given], targets: Sequence[Sequence[int]]
-    ) -> list[TargetScore]:
+    ) -> "list[TargetScore]":
         """The same of arrays and target ids, as `generate` takes and gives them.
 
         InputError names what is too long, or no id of a target.
         """
+        from seq2edge.runtime.scoring import score_ids
+
         return score_ids(self, examples, targets)
 
     def attention(
@@ -290,6 +306,8 @@ class Translator:
         Positions are those of every sequence of an example, one behind the other. No
         row is for the end token. InputError if the model has no attention to show.
         """
+        from seq2edge.runtime.alignment import attentions
+
         limit = self.limits.source_tokens
         return attentions(self, checked_examples(examples, self.inputs, limit), targets)
 

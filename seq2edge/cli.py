@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -624,14 +625,21 @@ def verify(bundle: Path) -> None:
 
 @main.command()
 @click.argument("bundle", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The manifest itself, and the declared peaks of memory.",
+)
 def inspect(bundle: Path, as_json: bool) -> None:
-    """What BUNDLE holds: contract, sizes, certificate, provenance."""
-    from seq2edge.describe import describe_bundle
+    """What BUNDLE holds: contract, sizes, memory, certificate, provenance."""
+    from seq2edge.describe import describe_bundle, peaks_here
     from seq2edge.runtime.bundle import Bundle
 
     loaded = Bundle.load(bundle)
     if as_json:
-        print(json.dumps(loaded.manifest.to_json(), indent=2, ensure_ascii=False))
+        peaks = [asdict(peak) for peak in peaks_here(loaded.manifest)]
+        record = {**loaded.manifest.to_json(), "peaks": peaks}
+        print(json.dumps(record, indent=2, ensure_ascii=False))
     else:
         print(describe_bundle(loaded))

@@ -3,17 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from seq2edge.runtime.bundle import Bundle
+from seq2edge.runtime.footprint import measure_bare_process
 from seq2edge.runtime.manifest import (
     InputSpec,
     Manifest,
     PieceTokenizerSpec,
     TensorSpec,
 )
+from seq2edge.runtime.memory import Peak, Work, declared_peaks
 from seq2edge.runtime.tuning import find
 
 
 def describe_bundle(bundle: Bundle) -> str:
-    """Contract, sizes, certificate and provenance of a bundle; what was tuned here."""
+    """Contract, sizes, memory, certificate and provenance of a bundle, and tunings."""
     manifest = bundle.manifest
     lines = [
         f"{manifest.name}, {manifest.precision}, {manifest.task}, "
@@ -31,12 +33,37 @@ def describe_bundle(bundle: Bundle) -> str:
         *_tensors("output", manifest.outputs),
         *_tensors("state", manifest.state),
         *_settings(manifest),
+        "",
+        "memory of a process at most",
+        *_peaks(peaks_here(manifest)),
     ]
     lines += _tunings(bundle)
     for title in ("quantization", "certificate", "provenance"):
         if values := getattr(manifest, title):
             lines += ["", title, *_tree(values, "  ")]
     return "\n".join(lines)
+
+
+def peaks_here(manifest: Manifest) -> list[Peak]:
+    """The declared peaks on this machine; none if the bundle was never weighed."""
+    if manifest.footprint is None:
+        return []
+    return declared_peaks(manifest, measure_bare_process())
+
+
+def _peaks(peaks: Sequence[Peak]) -> Iterator[str]:
+    if not peaks:
+        yield "  not known: the bundle was exported where the system doesn't tell"
+    for peak in peaks:
+        yield f"  {_work(peak.work):<60}{_megabytes(peak.bytes):>10}"
+
+
+def _work(work: Work) -> str:
+    sentences = f"{work.batch} at once" if work.batch > 1 else "1 alone"
+    if not work.target:
+        return f"{sentences}, {work.source} positions"
+    search = f"beam {work.beam}" if work.beam > 1 else "greedy"
+    return f"{sentences}, {search}, {work.source} positions, {work.target} tokens"
 
 
 def _tensors(role: str, specs: Sequence[InputSpec | TensorSpec]) -> Iterator[str]:

@@ -5,9 +5,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from seq2edge.runtime.predictor import Prediction
-from seq2edge.runtime.translator import Translation
+if TYPE_CHECKING:
+    from seq2edge.runtime.predictor import Prediction
+    from seq2edge.runtime.translator import Translation
 
 _NOTES = {
     "truncated": "had a part left out, as no piece of it fits the model",
@@ -17,7 +19,7 @@ _NOTES = {
 
 
 def json_line(
-    translation: Translation, milliseconds: float, token_scores: bool = False
+    translation: "Translation", milliseconds: float, token_scores: bool = False
 ) -> str:
     """One object: text, tokens, score, flags, milliseconds and alternatives.
 
@@ -39,7 +41,7 @@ def json_line(
     return json.dumps(record, ensure_ascii=False)
 
 
-def prediction_json(prediction: Prediction, milliseconds: float) -> str:
+def prediction_json(prediction: "Prediction", milliseconds: float) -> str:
     """One object: labels, log_probs, words, ranking, flags and milliseconds."""
     record = asdict(prediction)
     record["log_probs"] = [round(number, 6) for number in prediction.log_probs]
@@ -51,7 +53,7 @@ def prediction_json(prediction: Prediction, milliseconds: float) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def prediction_lines(prediction: Prediction, n_best: int) -> Iterator[str]:
+def prediction_lines(prediction: "Prediction", n_best: int) -> Iterator[str]:
     """The labels; of several classes, rank TAB probability TAB label."""
     if n_best == 1 or not prediction.ranking:
         yield prediction.text
@@ -60,7 +62,7 @@ def prediction_lines(prediction: Prediction, n_best: int) -> Iterator[str]:
         yield f"{rank}\t{math.exp(log_prob):.4f}\t{label}"
 
 
-def plain_lines(translation: Translation, n_best: int) -> Iterator[str]:
+def plain_lines(translation: "Translation", n_best: int) -> Iterator[str]:
     """The text; of several, rank TAB score TAB text.
 
     Behind the best one stands its alignment, TAB between them, if it was asked for.
@@ -82,7 +84,7 @@ class Losses:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
-    def add(self, result: Translation | Prediction) -> None:
+    def add(self, result: "Translation | Prediction") -> None:
         """Count a result's flags."""
         for flag in _NOTES:
             self._counts[flag] += bool(getattr(result.flags, flag, False))

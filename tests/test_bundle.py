@@ -92,6 +92,15 @@ def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
     assert is_bundle(folder)
 
 
+TABLE = {
+    "names": ["rows"],
+    "dtype": "int8",
+    "shape": [4, 4],
+    "file": "weights.bin",
+    "offset": 0,
+}
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -161,6 +170,10 @@ def test_a_damaged_manifest_is_refused(
         (put("encoder", "gone.onnx"), "files does not list gone.onnx"),
         (put("files/weights.bin/sha256", "abc"), "files.weights.bin"),
         (put("files/weights.bin/bytes", -1), "files.weights.bin"),
+        (put("tables", [TABLE | {"offset": 1 << 40}]), "rows lies outside of weights"),
+        (put("tables", [TABLE | {"offset": -1}]), "rows lies outside of weights.bin"),
+        (put("tables", [TABLE | {"shape": [-4, 4]}]), "rows lies outside of weights"),
+        (put("tables", [TABLE | {"file": "gone"}]), "files does not list gone"),
         (put("certificate", None), "certificate must be an object"),
     ],
 )

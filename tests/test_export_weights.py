@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from seq2edge.export.weights import PAGE, WEIGHTS, write_graphs
+from seq2edge.export.weights import PAGE, WEIGHTS, shared_tables, write_graphs
 from seq2edge.runtime.errors import ExportError
 
 Weight = NDArray[np.float32]
@@ -102,3 +102,43 @@ def test_an_invalid_graph_is_not_accepted(tmp_path: Path) -> None:
     model.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ExportError, match=r"a\.onnx is no valid ONNX graph: .*NoSuch"):
         write_graphs({"a.onnx": model}, tmp_path)
+
+
+def lookup(**tables: Weight) -> onnx.ModelProto:
+    """Rows of each table, under its name."""
+    nodes = [
+        helper.make_node("Gather", [name, "ids"], [f"of_{name}"]) for name in tables
+    ]
+    outputs = [
+        helper.make_tensor_value_info(
+            f"of_{name}", TensorProto.FLOAT, ["n", table.shape[1]]
+        )
+        for name, table in tables.items()
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "lookup",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])],
+        outputs,
+        [numpy_helper.from_array(table, name) for name, table in tables.items()],
+    )
+    opset = helper.make_opsetid("", 21)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=10)
+
+
+def test_tables_of_two_graphs_are_shared_by_names_that_mean_one(tmp_path: Path) -> None:
+    table, other, small = draw(300, 64), draw(300, 64, seed=1), draw(30, 16)
+    models = {
+        "a.onnx": lookup(words=table, mine=other, few=small),
+        "b.onnx": lookup(tokens=table, few=small),
+        "c.onnx": lookup(words=other, tokens=table),
+        "d.onnx": product("w", draw(64, 300, seed=3), draw(300)),
+        "e.onnx": product("w", draw(64, 300, seed=3), draw(300)),
+    }
+    write_graphs(models, tmp_path)
+    first, second = shared_tables(tmp_path, models)
+    assert first.names == ("tokens",)  # words means two
+    assert (first.dtype, first.shape, first.file) == ("float32", (300, 64), WEIGHTS)
+    content = (tmp_path / WEIGHTS).read_bytes()[first.offset :][: table.nbytes]
+    assert content == table.tobytes()
+    assert second.names == ("mine",)

@@ -96,3 +96,31 @@ def test_importing_the_runtime_pulls_in_nothing_slow() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+# What a greedy translation has no use for: other tasks, and what they import.
+IDLE = (
+    "numpy.random",
+    "seq2edge.runtime.alignment",
+    "seq2edge.runtime.beams",
+    "seq2edge.runtime.branches",
+    "seq2edge.runtime.footprint",
+    "seq2edge.runtime.looks",
+    "seq2edge.runtime.predictor",
+    "seq2edge.runtime.sampling",
+    "seq2edge.runtime.scoring",
+    "seq2edge.runtime.weighing",
+)
+
+
+def test_a_translation_imports_only_what_it_needs(bundle: Path) -> None:
+    arguments = ["translate", str(bundle), "--beam-size", "1", SENTENCES[0]]
+    script = (
+        "import sys; from seq2edge.cli import main; "
+        f"main({arguments!r}, standalone_mode=False); "
+        f"print(sorted(set({IDLE!r}) & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == "[]"
