@@ -10,9 +10,9 @@ of long ones takes many seconds.
                 mapped files) and the code of the library that they are the first to use
     at work     the encoder's tensors, then memory, states and a step's own
 
-Of 45 works (batches of 1 to 32, greedy and beam 4 or 5, 20 to 510 tokens) of four
-translators in int8 and fp32, 0.7 to 9 million parameters, and a toy, the measured peak
-was 0.77 to 0.96 of the declared one.
+Of 36 works (batches of 1 to 32, greedy and beam 4 or 5, 20 to 510 tokens) of four
+translators in int8 and fp32, 5.5 to 16 million parameters, the measured peak was 0.74
+to 0.96 of the declared one (benchmarks/memory.py).
 
 Letters: rows = batch * beam.
 """
