@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from seq2edge.runtime.processor import CPUINFO, fields
+
 _STATUS = Path("/proc/self/status")
-_PROCESSOR = Path("/proc/cpuinfo")
 
 _PACKAGES = ("seq2edge", "onnxruntime", "numpy", "sentencepiece")
 
@@ -48,7 +49,7 @@ class Machine:
     @classmethod
     def here(cls) -> "Machine":
         """The machine that this runs on."""
-        processor = _fields(_PROCESSOR)
+        processor = fields(CPUINFO)
         flags = processor.get("flags", processor.get("Features", "")).split()
         return cls(
             processor=processor.get("model name") or platform.machine(),
@@ -63,7 +64,7 @@ class Machine:
 
 def resident_memory() -> Memory:
     """The memory of this process, from /proc or else from getrusage."""
-    status = _fields(_STATUS)
+    status = fields(_STATUS)
     if "VmRSS" in status and "VmHWM" in status:
         return Memory(_bytes(status["VmRSS"]), _bytes(status["VmHWM"]))
     return Memory(None, _peak_by_getrusage())
@@ -89,16 +90,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _fields(path: Path) -> dict[str, str]:
-    """The first value of each "name: value" line; nothing where there is no file."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in reversed(lines))
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _bytes(kilobytes: str) -> int:
