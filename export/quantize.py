@@ -1,10 +1,11 @@
 """int8 for every weight matrix of a bundle, and the report of what that reached.
 
-Five forms, chosen by what reads a weight:
+Six forms, chosen by what reads a weight:
 
 table     an embedding: rows of int8 with a scale each, made float when looked up.
 product   a matrix: int8 by int8 products, one scale an output; its input is quantized
           with a scale fixed by calibration.
+four bits a matrix of a decoder's layers in the precision int4 (`export/four_bits.py`).
 scan      a recurrent operator of the encoder as products of int8 in a Scan over time.
 anchored  an LSTM of the encoder as onnxruntime's int8 operator, its scales held fast.
 stored    all else, and recurrences too narrow to gain: int8 on disk, float at run time,
@@ -33,9 +34,17 @@ from onnx.helper import make_node
 
 from seq2edge.export.anchored import anchored_form
 from seq2edge.export.coverage import FloatArray, Ledger, Placed, coverage, digest
+from seq2edge.export.four_bits import add_four_bit_product
 from seq2edge.export.fragment import CONTRIB, Fragment
 from seq2edge.export.int8_product import Activation, add_int8_product
-from seq2edge.export.products import Product, Weights, product_of, products, tables
+from seq2edge.export.products import (
+    Product,
+    Weights,
+    output_layer,
+    product_of,
+    products,
+    tables,
+)
 from seq2edge.export.prune import names_read
 from seq2edge.export.recipe import Calibration, Range, Ranges, Recipe, to_int8, to_uint8
 from seq2edge.export.recurrences import (
@@ -47,6 +56,7 @@ from seq2edge.export.recurrences import (
 )
 from seq2edge.export.scan import scan_form
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.manifest import LOGITS
 
 RECURRENT_MATRICES = (1, 2)  # their inputs W and R
 
@@ -90,9 +100,15 @@ def quantize(
 
 def report(quantized: Quantized, recipe: Recipe) -> dict[str, object]:
     """Recipe and coverage, for the manifest."""
+    whole = "int8, symmetric, one scale an output channel or table row"
+    fixed = "uint8, scales fixed by calibration on the sample"
+    if recipe.layer_bits == 4:
+        size = recipe.block_size
+        whole += f"; decoder layers int4, a scale and zero point for {size} of a row"
+        fixed += "; of decoder layers int8, with scales found for each row"
     return {
-        "weights": "int8, symmetric, one scale an output channel or table row",
-        "activations": "uint8, scales fixed by calibration on the sample",
+        "weights": whole,
+        "activations": fixed,
         **asdict(recipe),
         **coverage(quantized.weights),
     }
@@ -135,6 +151,7 @@ class _Pass:
         self.added: dict[str, TensorProto] = {}
         self.kept: set[str] = set()  # what stays float, with a reason
         self.sums: set[str] = set()  # of products that have taken their bias in
+        self.last = output_layer(self.graph, LOGITS)
         if all(entry.domain != CONTRIB for entry in model.opset_import):
             model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
 
@@ -219,16 +236,33 @@ class _Pass:
         ]
 
     def _product(self, node: NodeProto, product: Product) -> list[NodeProto]:
-        """QuantizeLinear with constants, and the product with its float result."""
+        """The product in its form, and the bias that it takes in."""
         arrays = self.weights.arrays
-        self.ledger.quantized(product.name, arrays[product.name], "product")
+        form = "four bits" if self._has_four_bits(product) else "product"
+        self.ledger.quantized(product.name, arrays[product.name], form)
         if product.bias:
             self.ledger.skipped(product.bias, arrays[product.bias], "a bias")
+        if product.output != node.output[0]:
+            self.sums.add(product.output)
+        if form == "product":
+            return self._int8_product(product)
+        made, size = Fragment(product.output), self.recipe.block_size
+        add_four_bit_product(
+            made, product.activation, product.weight, size, product.bias
+        )
+        return self._inserted(made)
+
+    def _has_four_bits(self, product: Product) -> bool:
+        """Whether it belongs to a decoder's layers: not to the output, or a table."""
+        layers = not self.encodes and product.output not in self.last
+        tied = digest(product.weight) in self.tied
+        return self.recipe.layer_bits == 4 and layers and not tied
+
+    def _int8_product(self, product: Product) -> list[NodeProto]:
+        """QuantizeLinear with constants, and the product with its float result."""
         nodes, matrix, scales = self._columns(product)
         quantizing, inputs = self._quantized(product.activation)
         output = product.output
-        if output != node.output[0]:
-            self.sums.add(output)
         made = Fragment(output)
         few_rows = not self.encodes  # an encoder multiplies all steps at once
         add_int8_product(made, inputs, matrix, scales, output, product.bias, few_rows)

@@ -15,7 +15,7 @@ def describe_bundle(bundle: Bundle) -> str:
     """Contract, sizes, certificate and provenance of a bundle."""
     manifest = bundle.manifest
     lines = [
-        f"{manifest.name}, {manifest.precision}, {manifest.task}, "
+        f"{manifest.name}, {_precision(manifest)}, {manifest.task}, "
         f"format {manifest.format}, {_megabytes(bundle.bytes)}",
         "",
         "files",
@@ -35,6 +35,11 @@ def describe_bundle(bundle: Bundle) -> str:
         if values := getattr(manifest, title):
             lines += ["", title, *_tree(values, "  ")]
     return "\n".join(lines)
+
+
+def _precision(manifest: Manifest) -> str:
+    target = (manifest.quantization or {}).get("target")
+    return manifest.precision + (f" for {target}" if target else "")
 
 
 def _tensors(role: str, specs: Sequence[InputSpec | TensorSpec]) -> Iterator[str]:

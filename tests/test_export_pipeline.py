@@ -147,8 +147,8 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ExportError, match="precision 'int4'"):
-        ExportOptions(precision="int4")
+    with pytest.raises(ExportError, match="precision 'int2'"):
+        ExportOptions(precision="int2")
 
 
 @pytest.fixture(scope="module")

@@ -315,6 +315,53 @@ def test_a_weight_hidden_in_a_subgraph_fails_by_name() -> None:
 def test_a_recipe_of_other_bits_is_refused() -> None:
     with pytest.raises(ExportError, match="product_bits is 4"):
         Recipe(product_bits=4)
+    with pytest.raises(ExportError, match="layer_bits is 2"):
+        Recipe(layer_bits=2)
+    with pytest.raises(ExportError, match="block_size is 20"):
+        Recipe(block_size=20)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_int4_is_for_the_layers_of_a_decoder_alone(tied: bool) -> None:
+    model = decoder(tied)
+    recipe = replace(RECIPE, layer_bits=4)
+    found = quantize(encoder(), model, ranges(model), recipe)
+    result: dict[str, Any] = report(found, recipe)
+    forms = {entry["weight"]: entry["forms"] for entry in result["quantized"]}
+    output = {"source table": ["table", "product"]}
+    if not tied:
+        output = {"source table": ["table"], "output": ["product"]}
+    assert forms == output | {
+        "encoder W": ["stored"],
+        "R": ["stored"],
+        "bridge": ["product"],
+        "W": ["four bits"],
+        "U": ["four bits"],
+        "V": ["four bits"],
+    }
+    assert result["layer_bits"] == 4
+    int8 = quantize(encoder(), model, ranges(model), RECIPE)
+    assert found.encoder == int8.encoder
+    state = run(encoder(), **INPUTS)["state.hidden"]
+    token = np.arange(6)
+    expected = run(model, token=token, state__hidden=state)["logits"]
+    logits = run(found.decoder, token=token, state__hidden=state)["logits"]
+    assert np.abs(logits - expected).std() / expected.std() < 0.1
+
+
+def test_an_output_layer_with_a_bias_of_its_own_stays_int8() -> None:
+    model = decoder()
+    gemm = model.graph.node[-1]
+    gemm.output[0] = "without bias"
+    model.graph.node.append(make_node("Add", ["without bias", "bias"], ["logits"]))
+    bias = draw(VOCABULARY, seed=40)
+    model.graph.initializer.append(numpy_helper.from_array(bias, "bias"))
+    recipe = replace(RECIPE, layer_bits=4)
+    found = quantize(encoder(), model, ranges(model), recipe).decoder
+    assert found is not None
+    kinds = [node.op_type for node in found.graph.node]
+    assert kinds.count("MatMulNBits") == 3
+    assert kinds.count("MatMulIntegerToFloat") == 1
 
 
 def test_one_weight_may_be_read_in_several_ways() -> None:
