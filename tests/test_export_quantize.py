@@ -20,6 +20,7 @@ from seq2edge.export.quantize import (
 from seq2edge.export.recipe import Calibration, Recipe, to_int8
 from seq2edge.export.weights import WEIGHTS, write_graphs
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.fitting import UNSIGNED_WEIGHTS
 
 Array = NDArray[Any]
 VOCABULARY, WIDTH, HIDDEN = 60, 40, 48
@@ -249,6 +250,25 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
             state__hidden=state[row : row + 1],
         )["logits"]
         np.testing.assert_array_equal(alone[0], together[row])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_of_eight_bits_may_be_taken_as_unsigned(tied: bool) -> None:
+    model = decoder(tied)
+    recipe = replace(RECIPE, product_bits=8)
+    found = quantize(encoder(), model, ranges(model), recipe).decoder
+    assert found is not None
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")
+    session = onnxruntime.InferenceSession(found.SerializeToString(), options)
+    feed: dict[str, Array] = {
+        "token": np.arange(6),
+        "state.hidden": draw(6, HIDDEN, seed=20),
+    }
+    [logits] = session.run(["logits"], feed)
+    expected = run(model, **{k.replace(".", "__"): v for k, v in feed.items()})
+    error = np.abs(logits - expected["logits"]).std() / expected["logits"].std()
+    assert error < 0.03
 
 
 def test_full_scale_inputs_and_weights_do_not_saturate() -> None:
