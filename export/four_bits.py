@@ -11,8 +11,11 @@ own squares and by block size,
     32    0.0064              0.0058    0.0066
     64    0.0082              0.0075    0.0081
 
-so blocks have zero points. The operator scales each row of its input by itself
-(accuracy level 4), which needs no calibration.
+so blocks have zero points. What rounding a weight does to the outputs, the weights not
+yet rounded make up for, as far as their inputs went together in what calibration saw:
+Frantar et al. 2022, arXiv:2210.17323 (GPTQ). docs/int8.md has what that gains.
+
+The operator scales each row of its input by itself (accuracy level 4).
 """
 
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from seq2edge.export.fragment import CONTRIB, Fragment
 
 LEVELS = 15
 SHARES = np.linspace(0.7, 1.05, 8, dtype=np.float32)  # of a block's ends
+DAMPING = 0.01  # of the mean square of an input, added to each
 AS_INT8 = 4  # the accuracy level: 8 bits for activations too
 
 
@@ -67,6 +71,55 @@ def to_blocks(weight: FloatArray, size: int) -> Blocks:
     return best
 
 
+def to_compensated_blocks(weight: FloatArray, size: int, moments: FloatArray) -> Blocks:
+    """Blocks whose product is near the weight's, for inputs with these moments.
+
+    moments (inputs, inputs) is the sum of the outer products of the inputs.
+    """
+    inputs = weight.shape[1]
+    spread = _spread(moments)
+    left, made = weight.astype(np.float64), list[Blocks]()
+    for first in range(0, inputs, size):
+        last = min(first + size, inputs)
+        block = to_blocks(left[:, first:last].astype(np.float32), size)
+        errors = np.empty((len(left), last - first))
+        for column in range(first, last):
+            place = column - first
+            error = _round_column(block, place, left[:, column])
+            errors[:, place] = error / spread[column, column]
+            behind = slice(column + 1, last)
+            left[:, behind] -= np.outer(errors[:, place], spread[column, behind])
+        left[:, last:] -= errors @ spread[first:last, last:]
+        made.append(block)
+    return Blocks(
+        np.concatenate([block.integers for block in made], axis=1),
+        np.concatenate([block.scales for block in made], axis=1),
+        np.concatenate([block.zeros for block in made], axis=1),
+    )
+
+
+def _spread(moments: FloatArray) -> NDArray[np.float64]:
+    """How an error of each input is best spread over those behind it: (inputs, inputs).
+
+    The upper Cholesky factor of the inverse of the moments.
+    """
+    damped = moments.astype(np.float64)
+    mean = np.trace(damped) / len(damped)
+    damped[np.diag_indices_from(damped)] += DAMPING * mean if mean else 1.0
+    lower: NDArray[np.float64] = np.linalg.cholesky(np.linalg.inv(damped))
+    return lower.T
+
+
+def _round_column(
+    block: Blocks, place: int, exact: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Round one input's weights by the scales of a lone block; returns what is lost."""
+    scales, zeros = block.scales[:, 0], block.zeros[:, 0].astype(np.float64)
+    integers = np.clip(np.rint(exact / scales) + zeros, 0, LEVELS)
+    block.integers[:, 0, place] = integers
+    return np.asarray(exact - (integers - zeros) * scales)
+
+
 def _between(blocks: FloatArray, low: FloatArray, high: FloatArray) -> Blocks:
     scales = (high - low) / np.float32(LEVELS)
     scales[scales == 0] = 1
@@ -82,14 +135,13 @@ def _squared_error(blocks: FloatArray, found: Blocks) -> FloatArray:
 
 
 def add_four_bit_product(
-    out: Fragment, activation: str, weight: FloatArray, size: int, bias: str = ""
+    out: Fragment, activation: str, blocks: Blocks, inputs: int, bias: str = ""
 ) -> str:
-    """Write activation (..., inputs) times weight (outputs, inputs), and a bias.
+    """Write activation (..., inputs) times the blocks of a weight, and a bias.
 
     The fragment's prefix is what the product is called.
     """
-    outputs, inputs = weight.shape
-    blocks = to_blocks(weight, size)
+    outputs, _, size = blocks.integers.shape
     arguments = [
         activation,
         out.constant("int4", _paired(blocks.integers)),

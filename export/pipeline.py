@@ -15,7 +15,7 @@ from onnx import ModelProto
 from torch import nn
 
 from seq2edge.export import drafting, quantize
-from seq2edge.export.calibrate import calibrate_encoder, calibrate_steps
+from seq2edge.export.calibrate import calibrate_encoder, calibrate_steps, second_moments
 from seq2edge.export.dependence import check_dependence
 from seq2edge.export.dummies import Dummies
 from seq2edge.export.examine import Subject, examine, traced_with
@@ -28,7 +28,7 @@ from seq2edge.export.own_sentences import own_sample
 from seq2edge.export.pack import check_target, publish, staging
 from seq2edge.export.packing import any_order
 from seq2edge.export.parity import Note
-from seq2edge.export.recipe import Calibration, Ranges
+from seq2edge.export.recipe import Calibration, Moments, Ranges
 from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
@@ -233,11 +233,14 @@ class _Export:
             [batch.inputs for batch in batches],
         )
         of_decoder: Ranges = {}
+        moments: Moments = {}
         if decoder is not None:
             activations = quantize.product_inputs(decoder, recipe)
             of_decoder = calibrate_steps(encoder, decoder, activations, batches)
+            if recipe.layer_bits == 4:
+                moments = second_moments(encoder, decoder, activations, batches)
         self.note("quantizing")
-        ranges = Calibration(of_encoder, of_decoder)
+        ranges = Calibration(of_encoder, of_decoder, moments)
         result = quantize.quantize(encoder, decoder, ranges, recipe)
         report = quantize.report(result, recipe)
         precision = cast(Precision, self.options.precision)  # checked in the options

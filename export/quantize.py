@@ -25,7 +25,7 @@ Fixed scales also keep a row's result free of the rows beside it. docs/int8.md h
 encoder's measurements.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,12 @@ from onnx.helper import make_node
 
 from seq2edge.export.anchored import anchored_form
 from seq2edge.export.coverage import FloatArray, Ledger, Placed, coverage, digest
-from seq2edge.export.four_bits import add_four_bit_product
+from seq2edge.export.four_bits import (
+    Blocks,
+    add_four_bit_product,
+    to_blocks,
+    to_compensated_blocks,
+)
 from seq2edge.export.fragment import CONTRIB, Fragment
 from seq2edge.export.int8_product import Activation, add_int8_product
 from seq2edge.export.products import (
@@ -46,7 +51,15 @@ from seq2edge.export.products import (
     tables,
 )
 from seq2edge.export.prune import names_read
-from seq2edge.export.recipe import Calibration, Range, Ranges, Recipe, to_int8, to_uint8
+from seq2edge.export.recipe import (
+    Calibration,
+    Moments,
+    Range,
+    Ranges,
+    Recipe,
+    to_int8,
+    to_uint8,
+)
 from seq2edge.export.recurrences import (
     RECURRENT,
     Recurrence,
@@ -85,16 +98,17 @@ def quantize(
     tied &= {digest(p.weight) for g in graphs for p in products(g, recipe.smallest)}
     ledger = Ledger()
 
-    def int8(model: ModelProto, found: Ranges, encodes: bool) -> ModelProto:
+    def int8(model: ModelProto, known: _Known) -> ModelProto:
         copy = ModelProto()
         copy.CopyFrom(model)
-        _Pass(copy, found, recipe, tied, ledger, encodes).run()
+        _Pass(copy, known, recipe, tied, ledger).run()
         return copy
 
-    quantized_encoder = int8(encoder, ranges.encoder, True)
+    quantized_encoder = int8(encoder, _Known(ranges.encoder, encodes=True))
     quantized_decoder = None
     if decoder is not None:
-        quantized_decoder = int8(decoder, ranges.decoder, False)
+        known = _Known(ranges.decoder, ranges.moments)
+        quantized_decoder = int8(decoder, known)
     return Quantized(quantized_encoder, quantized_decoder, ledger.placed())
 
 
@@ -128,24 +142,33 @@ def encoder_activations(encoder: ModelProto, recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What a pass is told of its graph."""
+
+    ranges: Ranges
+    moments: Moments = field(default_factory=dict)
+    encodes: bool = False  # an encoder: some weights may be stored only
+
+
 class _Pass:
     """Rewrites one graph in place, node by node."""
 
     def __init__(
         self,
         model: ModelProto,
-        ranges: Ranges,
+        known: _Known,
         recipe: Recipe,
         tied: set[bytes],
         ledger: Ledger,
-        encodes: bool,
     ) -> None:
         self.graph = model.graph
-        self.ranges = ranges
+        self.ranges = known.ranges
+        self.moments = known.moments
+        self.encodes = known.encodes
         self.recipe = recipe
         self.tied = tied  # contents of tables that a product reads too
         self.ledger = ledger
-        self.encodes = encodes  # where some weights may be stored only
         self.weights = Weights(self.graph)
         self.nodes: list[NodeProto] = []
         self.added: dict[str, TensorProto] = {}
@@ -246,11 +269,17 @@ class _Pass:
             self.sums.add(product.output)
         if form == "product":
             return self._int8_product(product)
-        made, size = Fragment(product.output), self.recipe.block_size
-        add_four_bit_product(
-            made, product.activation, product.weight, size, product.bias
-        )
+        made, inputs = Fragment(product.output), product.weight.shape[1]
+        blocks = self._blocks(product)
+        add_four_bit_product(made, product.activation, blocks, inputs, product.bias)
         return self._inserted(made)
+
+    def _blocks(self, product: Product) -> Blocks:
+        """The weight in four bits, rounded for what calibration saw it read, if any."""
+        size, moments = self.recipe.block_size, self.moments.get(product.activation)
+        if moments is None:
+            return to_blocks(product.weight, size)
+        return to_compensated_blocks(product.weight, size, moments)
 
     def _has_four_bits(self, product: Product) -> bool:
         """Whether it belongs to a decoder's layers: not to the output, or a table."""

@@ -22,6 +22,8 @@ from seq2edge.runtime.errors import ExportError
 
 Range = tuple[float, float]
 Ranges = Mapping[str, Range]  # activation to its least and greatest value
+# Activation to the sum of its outer products with itself (features, features).
+Moments = Mapping[str, FloatArray]
 NEVER = 1 << 30  # more hidden units than anyone has
 
 
@@ -56,10 +58,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges by graph: encoder and decoder may use one name for two activations."""
+    """By graph: encoder and decoder may use one name for two activations."""
 
     encoder: Ranges = field(default_factory=dict)
     decoder: Ranges = field(default_factory=dict)
+    moments: Moments = field(default_factory=dict)  # of the decoder, for four bits
 
 
 def to_int8(

@@ -4,7 +4,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from seq2edge.export.coverage import FloatArray
-from seq2edge.export.four_bits import add_four_bit_product, to_blocks
+from seq2edge.export.four_bits import (
+    add_four_bit_product,
+    to_blocks,
+    to_compensated_blocks,
+)
 from seq2edge.export.fragment import CONTRIB, Fragment
 
 SIZE = 16
@@ -20,8 +24,8 @@ def session(
 ) -> onnxruntime.InferenceSession:
     out = Fragment("y")
     name = "" if bias is None else out.constant("bias", bias)
-    add_four_bit_product(out, "x", weight, size, name)
     inputs = weight.shape[1]
+    add_four_bit_product(out, "x", to_blocks(weight, size), inputs, name)
     graph = helper.make_graph(
         out.nodes,
         "graph",
@@ -60,6 +64,26 @@ def test_clipping_is_never_worse_than_the_whole_range() -> None:
     found = to_blocks(weight, SIZE).floats().reshape(blocks.shape)
     errors = [((one - blocks) ** 2).sum() for one in (found, plain)]
     assert errors[0] < 0.95 * errors[1]
+
+
+@pytest.mark.parametrize("inputs", [64, 40])
+def test_rounding_makes_up_for_itself_where_inputs_go_together(inputs: int) -> None:
+    weight, mixed = draw(30, inputs), draw(12, inputs, seed=1)
+    seen = draw(900, 12, seed=2) @ mixed + 0.1 * draw(900, inputs, seed=3)
+    later = draw(900, 12, seed=4) @ mixed + 0.1 * draw(900, inputs, seed=5)
+    both = to_compensated_blocks(weight, SIZE, seen.T @ seen), to_blocks(weight, SIZE)
+    errors = [
+        np.square(later @ (one.floats()[:, :inputs] - weight).T).sum() for one in both
+    ]
+    assert errors[0] < 0.3 * errors[1]
+
+
+@pytest.mark.parametrize("scale", [0, 3])
+def test_inputs_that_have_nothing_in_common_change_no_rounding(scale: int) -> None:
+    weight = draw(30, 40)
+    moments = scale * np.eye(40, dtype=np.float32)
+    found, plain = to_compensated_blocks(weight, SIZE, moments), to_blocks(weight, SIZE)
+    np.testing.assert_allclose(found.floats(), plain.floats(), atol=1e-6)
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(24, 64), (7, 40), (1, 16)])

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
-from seq2edge.export.calibrate import Batch, calibrate_encoder, calibrate_steps
+from seq2edge.export.calibrate import (
+    Batch,
+    calibrate_encoder,
+    calibrate_steps,
+    second_moments,
+)
 from seq2edge.export.quantize import (
     encoder_activations,
     product_inputs,
@@ -170,6 +175,19 @@ def test_calibration_finds_the_range_of_every_product_input() -> None:
     np.testing.assert_allclose(found["embedded"], (read.min(), read.max()))
     low, high = found["next.hidden"]
     assert -1 <= low < 0 < high <= 1
+
+
+def test_moments_are_those_of_what_was_read_and_no_more() -> None:
+    readings = [np.array([1, *target], np.int64) for target in TARGETS]
+    names = ["embedded", "state.hidden", "next.hidden"]
+    batches = [Batch(INPUTS, readings)]
+    found = second_moments(encoder(), decoder(), names, batches)
+    assert list(found) == names
+    read = TABLE[[token for reading in readings for token in reading]]
+    np.testing.assert_allclose(found["embedded"], read.T @ read, atol=1e-5)
+    for name in ("state.hidden", "next.hidden"):  # an input of the graph, an output
+        assert found[name].shape == (HIDDEN, HIDDEN)
+        assert np.trace(found[name]) > 0
 
 
 @pytest.mark.parametrize("tied", [True, False])
