@@ -42,7 +42,7 @@ def anchored_form(recurrence: Recurrence, inputs: Range, bits: int) -> Fragment:
     ]
     weight, weight_scale = _integers(_widened(of.weight, hidden), bits)
     recurrent, recurrent_scale = _integers(_widened(of.recurrent, hidden), bits)
-    zero = out.constant("zero_points", np.zeros(weight_scale.shape, np.int8))
+    zeros = np.zeros(weight_scale.shape, np.int8)
     arguments = [
         _anchored_inputs(out, of.inputs, with_zero(inputs)),
         out.constant("W", weight),
@@ -52,9 +52,10 @@ def anchored_form(recurrence: Recurrence, inputs: Range, bits: int) -> Fragment:
         *starts,
         "",  # peepholes
         out.constant("W.scales", weight_scale),
-        zero,
+        out.constant("W.zeros", zeros),
         out.constant("R.scales", recurrent_scale),
-        zero,
+        # One of its own: `session.x64quantprecision` can't make one unsigned twice.
+        out.constant("R.zeros", zeros),
     ]
     _add_operator(out, of, arguments)
     return out

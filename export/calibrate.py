@@ -1,8 +1,9 @@
-"""The range of every activation that an int8 product quantizes.
+"""The range of every activation that an int8 product quantizes, and more for int4.
 
 The float graphs read real sentences and, step by step, their own translations, and the
 least and greatest value of each activation is kept. A range that a model never leaves
-costs nothing at run time, where one found at each step does.
+costs nothing at run time, where one found at each step does. Weights of four bits are
+rounded by how the features of their inputs go together: their second moments.
 
 The encoder reads each row alone and cut to its lengths: whatever the layout of an
 activation, no padding is in it.
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
-from seq2edge.export.recipe import Ranges
+from seq2edge.export.recipe import Moments, Ranges
 from seq2edge.runtime.stepper import Inputs
 
 Array = NDArray[Any]
@@ -57,8 +58,33 @@ def calibrate_steps(
         return {}
     encode = _session(encoder)
     step = _session(_with_extremes(decoder, activations, by_row=True))
-    found = (extremes for batch in batches for extremes in _steps(encode, step, batch))
+    found = (
+        _extremes_of_rows(outputs, live)
+        for batch in batches
+        for outputs, live in _steps(encode, step, batch)
+    )
     return _widest(activations, found)
+
+
+def second_moments(
+    encoder: ModelProto,
+    decoder: ModelProto,
+    activations: Sequence[str],
+    batches: Iterable[Batch],
+) -> Moments:
+    """The sum of the outer products of each activation over all steps of all batches.
+
+    Its last axis are the features.
+    """
+    encode, step = _session(encoder), _session(_showing(decoder, activations))
+    sums: dict[str, Array] = {}
+    for batch in batches:
+        for outputs, live in _steps(encode, step, batch):
+            for name in activations:
+                values = outputs[name][live]
+                flat = values.reshape(-1, values.shape[-1])
+                sums[name] = sums.get(name, np.float32(0)) + flat.T @ flat
+    return sums
 
 
 def _widest(activations: Sequence[str], found: Iterable[tuple[Array, Array]]) -> Ranges:
@@ -93,12 +119,20 @@ def _extremes(outputs: Mapping[str, Array]) -> tuple[Array, Array]:
     return found[:, 0], found[:, 1]
 
 
+def _extremes_of_rows(outputs: Mapping[str, Array], live: Array) -> tuple[Array, Array]:
+    """Least and greatest value of each activation of a step."""
+    extremes = np.stack(
+        [part[live] for name, part in outputs.items() if name.startswith("range.")]
+    )  # (activations, rows, 2)
+    return extremes[..., 0].min(axis=1), extremes[..., 1].max(axis=1)
+
+
 def _steps(
     encode: onnxruntime.InferenceSession,
     step: onnxruntime.InferenceSession,
     batch: Batch,
-) -> Iterable[tuple[Array, Array]]:
-    """The extremes of each activation, step by step, over the rows not yet ended."""
+) -> Iterator[tuple[dict[str, Array], Array]]:
+    """What each step reads and writes, and which rows have not yet ended."""
     tensors = _run(encode, batch.inputs)
     if batch.from_zeros:
         tensors = {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
@@ -111,11 +145,7 @@ def _steps(
             [reading[min(place, len(reading) - 1)] for reading in batch.readings]
         )
         outputs = _run(step, tensors)
-        live = lengths > place
-        extremes = np.stack(
-            [part[live] for name, part in outputs.items() if name.startswith("range.")]
-        )  # (activations, rows, 2)
-        yield extremes[..., 0].min(axis=1), extremes[..., 1].max(axis=1)
+        yield tensors | outputs, lengths > place
         for name, tensor in outputs.items():
             if name.startswith("next."):
                 tensors[name.replace("next.", "state.", 1)] = tensor
@@ -128,6 +158,19 @@ def _run(
     names = [port.name for port in session.get_outputs()]
     taken = {port.name: feed[port.name] for port in session.get_inputs()}
     return dict(zip(names, session.run(names, taken), strict=True))
+
+
+def _showing(original: ModelProto, activations: Sequence[str]) -> ModelProto:
+    """A copy whose outputs are the activations too."""
+    model = ModelProto()
+    model.CopyFrom(original)
+    shown = {value.name for value in (*model.graph.output, *model.graph.input)}
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in activations
+        if name not in shown
+    )
+    return model
 
 
 def _with_extremes(

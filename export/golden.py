@@ -22,9 +22,9 @@ from seq2edge.runtime.runner import Runner, load_runner, replay
 
 EXAMPLES = 5
 CANDIDATES = 10  # tried for each
-# How far a log-probability may be off elsewhere. In int8 one rounding may turn into a
-# whole step of a quantized activation.
-NOISE = {"fp32": 1e-3, "int8": 0.05}
+# How far a log-probability may be off elsewhere. In int8 and int4 one rounding may turn
+# into a whole step of a quantized activation.
+NOISE = {"fp32": 1e-3, "int8": 0.05, "int4": 0.05}
 FOLDER = "golden"  # of the files that examples name
 
 

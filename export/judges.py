@@ -1,4 +1,4 @@
-"""What an export is judged by: PyTorch and the bundle on one sample, fp32 and int8.
+"""What an export is judged by: PyTorch, fp32 and quantized bundles on one sample.
 
 A judge of a model that writes tokens decodes, one of a model that labels labels. It
 also knows what a calibration reads: the encoder the sample, and a step the translations
@@ -40,7 +40,7 @@ class Case:
     options: ExportOptions
     sample: Sample
     dummies: Dummies
-    folder: Path  # holds fp32/ and int8/
+    folder: Path  # holds fp32/, and int8/ or int4/
     note: Note
 
     @property
@@ -62,8 +62,8 @@ class Judge(Protocol):
         """Batches from all over the sample, and what each row's steps read."""
         ...
 
-    def certify_int8(self) -> Mapping[str, object]:
-        """The int8 part of the certificate; ParityError beyond a limit."""
+    def certify_quantized(self) -> Mapping[str, object]:
+        """The part of int8 or int4 in the certificate; ParityError beyond a limit."""
         ...
 
 
@@ -106,14 +106,16 @@ class GenerationJudge:
         ]
         return _batches(self.case, readings)
 
-    def certify_int8(self) -> Mapping[str, object]:
+    def certify_quantized(self) -> Mapping[str, object]:
         """Decode the sample with both bundles."""
-        case, fp32, int8 = self.case, self._load("fp32"), self._load("int8")
-        found = quality.compare_int8(
-            fp32, int8, case.sample, case.spec.judged_by, case.note
+        case, precision = self.case, self.case.options.precision
+        fp32, quantized = self._load("fp32"), self._load(precision)
+        case.note(f"comparing {precision} with fp32, beam {fp32.defaults.beam_size}")
+        found = quality.compare_quantized(
+            fp32, quantized, case.sample, case.spec.judged_by, precision
         )
-        parity.refuse(found.faults(case.options.limits), "int8 loses too much")
-        return {"int8": found.to_json()}
+        parity.refuse(found.faults(case.options.limits), f"{precision} loses too much")
+        return {precision: found.to_json()}
 
     def _load(self, precision: str) -> Translator:
         folder, batching = self.case.folder / precision, parity.BUNDLE_BATCHING
@@ -146,7 +148,7 @@ class LabelJudge:
         readings = [example[names[0]] for example in self.case.sample.examples]
         return _batches(self.case, readings)
 
-    def certify_int8(self) -> Mapping[str, object]:
+    def certify_quantized(self) -> Mapping[str, object]:
         """Label the sample with both bundles."""
         case, fp32, int8 = self.case, self._load("fp32"), self._load("int8")
         found = label_parity.compare_int8_labels(fp32, int8, case.sample, case.note)

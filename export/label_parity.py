@@ -13,7 +13,7 @@ import numpy as np
 
 from seq2edge.export.dummies import Dummies
 from seq2edge.export.parity import Note, QualityLimits
-from seq2edge.export.quality import Int8Parity, Pair
+from seq2edge.export.quality import Pair, QuantizedParity
 from seq2edge.export.sample import Sample
 from seq2edge.runtime.errors import InputError, ParityError
 from seq2edge.runtime.evaluate import label_accuracy, labels_of
@@ -121,7 +121,7 @@ def compare_labels(
 
 def compare_int8_labels(
     fp32: Predictor, int8: Predictor, sample: Sample, note: Note
-) -> Int8Parity:
+) -> QuantizedParity:
     """Label the sample with both bundles and judge by its references, if any."""
     note("comparing int8 with fp32")
     both = [_labels(side, side.logits(sample.examples)) for side in (fp32, int8)]
@@ -135,7 +135,7 @@ def compare_int8_labels(
         agreement = min(agreement, label_accuracy(streamed[1], streamed[0]))
         found = _accuracies(streamed, sample, fp32.task)
         scores |= {f"stream_{name}": pair for name, pair in found.items()}
-    return Int8Parity(
+    return QuantizedParity(
         examples=len(pairs),
         exact=sum(one == other for one, other in pairs),
         agreement=agreement / 100,

@@ -9,13 +9,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from onnx import ModelProto
 from torch import nn
 
 from seq2edge.export import drafting, quantize
-from seq2edge.export.calibrate import calibrate_encoder, calibrate_steps
+from seq2edge.export.calibrate import calibrate_encoder, calibrate_steps, second_moments
 from seq2edge.export.dependence import check_dependence
 from seq2edge.export.dummies import Dummies
 from seq2edge.export.examine import Subject, examine, traced_with
@@ -28,7 +28,7 @@ from seq2edge.export.own_sentences import own_sample
 from seq2edge.export.pack import check_target, publish, staging
 from seq2edge.export.packing import any_order
 from seq2edge.export.parity import Note
-from seq2edge.export.recipe import Calibration, Ranges
+from seq2edge.export.recipe import Calibration, Moments, Ranges
 from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
@@ -44,6 +44,7 @@ from seq2edge.runtime.manifest import (
     InputSpec,
     Manifest,
     PieceTokenizerSpec,
+    Precision,
     Task,
 )
 from seq2edge.runtime.records import Reader
@@ -66,10 +67,11 @@ TRACED = (3, 7, 2)  # batch, source length, beam: all different, none of them on
 class _Graphs:
     """Encoder and decoder of one precision, before the heads."""
 
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     encoder: ModelProto
     decoder: ModelProto | None  # None: a model that goes no steps
     quantization: Mapping[str, object] | None = None
+    drafts: bool = True  # whether it may have heads that draft
 
     def models(self, contract: Contract) -> dict[str, ModelProto]:
         """The graphs of a bundle, by their files' names."""
@@ -87,7 +89,8 @@ class _Graphs:
         if self.decoder is None:
             return {}
         # Drafts are made of what the tokens of one source may become.
-        drafts = [spec.kind for spec in contract.inputs] == ["tokens"]
+        reads_tokens = [spec.kind for spec in contract.inputs] == ["tokens"]
+        drafts = self.drafts and reads_tokens
         return heads_of(self.decoder, contract.task, drafts)
 
 
@@ -124,6 +127,11 @@ def export_model(
     ExportError says which rule a module breaks, ParityError which limit a bundle.
     """
     options = options or ExportOptions()
+    if options.precision == "int4" and spec.task != "generation":
+        raise ExportError(
+            f"int4 is for the decoder of a model that writes tokens; export this one, "
+            f"of {spec.task}, with precision int8"
+        )
     check_target(output, options.force)
     training = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -165,11 +173,11 @@ class _Export:
             )
         )
         certificate = {**self._certificate(), **judge.certify_float()}
-        if self.options.precision == "int8":
+        if self.options.precision != "fp32":
             graphs = self._quantize(graphs, judge)
-            self.note("writing the int8 graphs")
+            self.note(f"writing the {graphs.precision} graphs")
             draft = self._write(graphs, contract)
-            certificate |= judge.certify_int8()
+            certificate |= judge.certify_quantized()
         draft, drafts = self._with_shortlist(draft, graphs, sample, judge)
         finished = self._finish(draft, sample, {**certificate, **drafts})
         publish(self.folder / graphs.precision, output, self.options.force)
@@ -217,7 +225,7 @@ class _Export:
 
     def _quantize(self, graphs: _Graphs, judge: Judge) -> _Graphs:
         self.note("calibrating")
-        recipe = self.options.recipe
+        recipe = self.options.quantization
         encoder, decoder = graphs.encoder, graphs.decoder
         batches = judge.calibration()
         of_encoder = calibrate_encoder(
@@ -226,14 +234,18 @@ class _Export:
             [batch.inputs for batch in batches],
         )
         of_decoder: Ranges = {}
+        moments: Moments = {}
         if decoder is not None:
             activations = quantize.product_inputs(decoder, recipe)
             of_decoder = calibrate_steps(encoder, decoder, activations, batches)
+            if recipe.layer_bits == 4:
+                moments = second_moments(encoder, decoder, activations, batches)
         self.note("quantizing")
-        ranges = Calibration(of_encoder, of_decoder)
+        ranges = Calibration(of_encoder, of_decoder, moments)
         result = quantize.quantize(encoder, decoder, ranges, recipe)
         report = quantize.report(result, recipe)
-        return _Graphs("int8", result.encoder, result.decoder, report)
+        precision = cast(Precision, self.options.precision)  # checked in the options
+        return _Graphs(precision, result.encoder, result.decoder, report, recipe.drafts)
 
     def _write(self, graphs: _Graphs, contract: Contract) -> Manifest:
         """Fill a folder with all but the golden examples and the certificate."""

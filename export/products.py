@@ -7,6 +7,8 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from seq2edge.export.coverage import FloatArray, digest
 from seq2edge.export.prune import names_read
 
+_COLUMNWISE = ("Add", "Mul", "Cast", "Sub")
+
 
 class Weights:
     """The float weights of a graph by name, and the transposes of them."""
@@ -100,6 +102,20 @@ def products(graph: GraphProto, smallest: int) -> list[Product]:
     weights = Weights(graph)
     found = (product_of(node, weights) for node in graph.node)
     return [p for p in found if p is not None and p.weight.size >= smallest]
+
+
+def output_layer(graph: GraphProto, logits: str) -> set[str]:
+    """What the logits are made of, column by column, down to their product's output."""
+    constants = {tensor.name for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    found, name = {logits}, logits
+    while (node := makers.get(name)) is not None and node.op_type in _COLUMNWISE:
+        varying = [value for value in node.input if value not in constants]
+        if len(varying) != 1:
+            break
+        name = varying[0]
+        found.add(name)
+    return found
 
 
 def tables(graph: GraphProto) -> set[bytes]:

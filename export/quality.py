@@ -1,4 +1,4 @@
-"""What int8 costs: the quantized bundle against the fp32 one.
+"""What quantization costs: the int8 or int4 bundle against the fp32 one.
 
 Judged by the metric of the task where the sample has references: BLEU (with chrF beside
 it), or the percentage of exact sequences or of right labels. Without references the two
@@ -9,23 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from seq2edge.export.near_ties import Tokens
-from seq2edge.export.parity import Note, QualityLimits, decode
+from seq2edge.export.parity import QualityLimits, decode
 from seq2edge.export.sample import Sample
 from seq2edge.runtime.evaluate import Scorers, exact_share
 from seq2edge.runtime.translator import Translator
 
-Pair = tuple[float, float]  # fp32, int8
+Pair = tuple[float, float]  # fp32, quantized
 
 
 @dataclass(frozen=True)
-class Int8Parity:
-    """The int8 bundle against the fp32 one, with the model's own search."""
+class QuantizedParity:
+    """The quantized bundle against the fp32 one, with the model's own search."""
 
     examples: int
     exact: int
     agreement: float  # of tokens, by edit distance, or of labels
     judged_by: str
     scores: Mapping[str, Pair]  # metric to its percentages; none without references
+    precision: str = "int8"
 
     def to_json(self) -> dict[str, object]:
         """For the certificate."""
@@ -35,9 +36,9 @@ class Int8Parity:
             "agreement": round(self.agreement, 4),
         }
         for name, pair in self.scores.items():
-            fp32, int8 = (round(score, 2) for score in pair)
+            fp32, quantized = (round(score, 2) for score in pair)
             loss = round(pair[0] - pair[1], 2)
-            result[name] = {"fp32": fp32, "int8": int8, "loss": loss}
+            result[name] = {"fp32": fp32, self.precision: quantized, "loss": loss}
         return result
 
     def faults(self, limits: QualityLimits) -> Iterator[str]:
@@ -45,19 +46,19 @@ class Int8Parity:
         # A stream's accuracy is judged as that of the whole pass.
         judged = [name for name in self.scores if name.endswith(self.judged_by)]
         for metric in judged:
-            fp32, int8 = self.scores[metric]
+            before, after = self.scores[metric]
             most, name = _limit(metric, limits)
-            if fp32 - int8 > most:
+            if before - after > most:
                 yield (
-                    f"int8 loses {fp32 - int8:.2f} {name} ({fp32:.2f} to {int8:.2f}), "
-                    f"more than {most:g}"
+                    f"{self.precision} loses {before - after:.2f} {name} "
+                    f"({before:.2f} to {after:.2f}), more than {most:g}"
                 )
         if judged:
             return
         if self.agreement < limits.min_agreement:
             yield (
-                f"int8 agrees with fp32 in {self.agreement:.1%} of the tokens, less "
-                f"than {limits.min_agreement:.1%}"
+                f"{self.precision} agrees with fp32 in {self.agreement:.1%} of the "
+                f"tokens, less than {limits.min_agreement:.1%}"
             )
 
 
@@ -67,21 +68,25 @@ def _limit(metric: str, limits: QualityLimits) -> tuple[float, str]:
     return limits.max_accuracy_loss, f"points of {metric.replace('_', ' ')}"
 
 
-def compare_int8(
-    fp32: Translator, int8: Translator, sample: Sample, judged_by: str, note: Note
-) -> Int8Parity:
+def compare_quantized(
+    fp32: Translator,
+    quantized: Translator,
+    sample: Sample,
+    judged_by: str,
+    precision: str = "int8",
+) -> QuantizedParity:
     """Decode the sample with both bundles and judge by its references, if any."""
-    note(f"comparing int8 with fp32, beam {fp32.defaults.beam_size}")
-    outputs = [decode(side, sample, side.defaults) for side in (fp32, int8)]
+    outputs = [decode(side, sample, side.defaults) for side in (fp32, quantized)]
     pairs = list(zip(*outputs, strict=True))
     edits = sum(edit_distance(one, other) for one, other in pairs)
     longest = sum(max(len(one), len(other), 1) for one, other in pairs)
-    return Int8Parity(
+    return QuantizedParity(
         examples=len(pairs),
         exact=sum(one == other for one, other in pairs),
         agreement=1 - edits / longest,
         judged_by=judged_by,
         scores=_scores(fp32, outputs, sample, judged_by),
+        precision=precision,
     )
 
 
@@ -95,8 +100,8 @@ def _scores(
         return {}
     texts = [[translator.decode(tokens) for tokens in side] for side in outputs]
     if judged_by == "exact":
-        fp32, int8 = (exact_share(side, sample.references) for side in texts)
-        return {"exact": (fp32, int8)}
+        before, after = (exact_share(side, sample.references) for side in texts)
+        return {"exact": (before, after)}
     scorers = Scorers.load()
     both = [scorers.score(side, sample.references) for side in texts]
     (bleu, chrf), (other_bleu, other_chrf) = both

@@ -1,10 +1,11 @@
 """int8 for every weight matrix of a bundle, and the report of what that reached.
 
-Five forms, chosen by what reads a weight:
+Six forms, chosen by what reads a weight:
 
 table     an embedding: rows of int8 with a scale each, made float when looked up.
 product   a matrix: int8 by int8 products, one scale an output; its input is quantized
           with a scale fixed by calibration.
+four bits a matrix of a decoder's layers in the precision int4 (`export/four_bits.py`).
 scan      a recurrent operator of the encoder as products of int8 in a Scan over time.
 anchored  an LSTM of the encoder as onnxruntime's int8 operator, its scales held fast.
 stored    all else, and recurrences too narrow to gain: int8 on disk, float at run time,
@@ -24,7 +25,7 @@ Fixed scales also keep a row's result free of the rows beside it. docs/int8.md h
 encoder's measurements.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +34,32 @@ from onnx.helper import make_node
 
 from seq2edge.export.anchored import anchored_form
 from seq2edge.export.coverage import FloatArray, Ledger, Placed, coverage, digest
+from seq2edge.export.four_bits import (
+    Blocks,
+    add_four_bit_product,
+    to_blocks,
+    to_compensated_blocks,
+)
 from seq2edge.export.fragment import CONTRIB, Fragment
 from seq2edge.export.int8_product import Activation, add_int8_product
-from seq2edge.export.products import Product, Weights, product_of, products, tables
+from seq2edge.export.products import (
+    Product,
+    Weights,
+    output_layer,
+    product_of,
+    products,
+    tables,
+)
 from seq2edge.export.prune import names_read
-from seq2edge.export.recipe import Calibration, Range, Ranges, Recipe, to_int8, to_uint8
+from seq2edge.export.recipe import (
+    Calibration,
+    Moments,
+    Range,
+    Ranges,
+    Recipe,
+    to_int8,
+    to_uint8,
+)
 from seq2edge.export.recurrences import (
     RECURRENT,
     Recurrence,
@@ -47,6 +69,7 @@ from seq2edge.export.recurrences import (
 )
 from seq2edge.export.scan import scan_form
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.manifest import LOGITS
 
 RECURRENT_MATRICES = (1, 2)  # their inputs W and R
 
@@ -75,24 +98,31 @@ def quantize(
     tied &= {digest(p.weight) for g in graphs for p in products(g, recipe.smallest)}
     ledger = Ledger()
 
-    def int8(model: ModelProto, found: Ranges, encodes: bool) -> ModelProto:
+    def int8(model: ModelProto, known: _Known) -> ModelProto:
         copy = ModelProto()
         copy.CopyFrom(model)
-        _Pass(copy, found, recipe, tied, ledger, encodes).run()
+        _Pass(copy, known, recipe, tied, ledger).run()
         return copy
 
-    quantized_encoder = int8(encoder, ranges.encoder, True)
+    quantized_encoder = int8(encoder, _Known(ranges.encoder, encodes=True))
     quantized_decoder = None
     if decoder is not None:
-        quantized_decoder = int8(decoder, ranges.decoder, False)
+        known = _Known(ranges.decoder, ranges.moments)
+        quantized_decoder = int8(decoder, known)
     return Quantized(quantized_encoder, quantized_decoder, ledger.placed())
 
 
 def report(quantized: Quantized, recipe: Recipe) -> dict[str, object]:
     """Recipe and coverage, for the manifest."""
+    whole = "int8, symmetric, one scale an output channel or table row"
+    fixed = "uint8, scales fixed by calibration on the sample"
+    if recipe.layer_bits == 4:
+        size = recipe.block_size
+        whole += f"; decoder layers int4, a scale and zero point for {size} of a row"
+        fixed += "; of decoder layers int8, with scales found for each row"
     return {
-        "weights": "int8, symmetric, one scale an output channel or table row",
-        "activations": "uint8, scales fixed by calibration on the sample",
+        "weights": whole,
+        "activations": fixed,
         **asdict(recipe),
         **coverage(quantized.weights),
     }
@@ -112,29 +142,39 @@ def encoder_activations(encoder: ModelProto, recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What a pass is told of its graph."""
+
+    ranges: Ranges
+    moments: Moments = field(default_factory=dict)
+    encodes: bool = False  # an encoder: some weights may be stored only
+
+
 class _Pass:
     """Rewrites one graph in place, node by node."""
 
     def __init__(
         self,
         model: ModelProto,
-        ranges: Ranges,
+        known: _Known,
         recipe: Recipe,
         tied: set[bytes],
         ledger: Ledger,
-        encodes: bool,
     ) -> None:
         self.graph = model.graph
-        self.ranges = ranges
+        self.ranges = known.ranges
+        self.moments = known.moments
+        self.encodes = known.encodes
         self.recipe = recipe
         self.tied = tied  # contents of tables that a product reads too
         self.ledger = ledger
-        self.encodes = encodes  # where some weights may be stored only
         self.weights = Weights(self.graph)
         self.nodes: list[NodeProto] = []
         self.added: dict[str, TensorProto] = {}
         self.kept: set[str] = set()  # what stays float, with a reason
         self.sums: set[str] = set()  # of products that have taken their bias in
+        self.last = output_layer(self.graph, LOGITS)
         if all(entry.domain != CONTRIB for entry in model.opset_import):
             model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
 
@@ -219,16 +259,39 @@ class _Pass:
         ]
 
     def _product(self, node: NodeProto, product: Product) -> list[NodeProto]:
-        """QuantizeLinear with constants, and the product with its float result."""
+        """The product in its form, and the bias that it takes in."""
         arrays = self.weights.arrays
-        self.ledger.quantized(product.name, arrays[product.name], "product")
+        form = "four bits" if self._has_four_bits(product) else "product"
+        self.ledger.quantized(product.name, arrays[product.name], form)
         if product.bias:
             self.ledger.skipped(product.bias, arrays[product.bias], "a bias")
+        if product.output != node.output[0]:
+            self.sums.add(product.output)
+        if form == "product":
+            return self._int8_product(product)
+        made, inputs = Fragment(product.output), product.weight.shape[1]
+        blocks = self._blocks(product)
+        add_four_bit_product(made, product.activation, blocks, inputs, product.bias)
+        return self._inserted(made)
+
+    def _blocks(self, product: Product) -> Blocks:
+        """The weight in four bits, rounded for what calibration saw it read, if any."""
+        size, moments = self.recipe.block_size, self.moments.get(product.activation)
+        if moments is None:
+            return to_blocks(product.weight, size)
+        return to_compensated_blocks(product.weight, size, moments)
+
+    def _has_four_bits(self, product: Product) -> bool:
+        """Whether it belongs to a decoder's layers: not to the output, or a table."""
+        layers = not self.encodes and product.output not in self.last
+        tied = digest(product.weight) in self.tied
+        return self.recipe.layer_bits == 4 and layers and not tied
+
+    def _int8_product(self, product: Product) -> list[NodeProto]:
+        """QuantizeLinear with constants, and the product with its float result."""
         nodes, matrix, scales = self._columns(product)
         quantizing, inputs = self._quantized(product.activation)
         output = product.output
-        if output != node.output[0]:
-            self.sums.add(output)
         made = Fragment(output)
         few_rows = not self.encodes  # an encoder multiplies all steps at once
         add_int8_product(made, inputs, matrix, scales, output, product.bias, few_rows)

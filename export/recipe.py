@@ -5,6 +5,8 @@ them: on x86 without VNNI, 8 can overflow the 16-bit sums of the kernels that mu
 unsigned by signed. Activations are uint8 with a scale fixed by calibration, which keeps
 a row's result free of the rows beside it and saves the search for it at run time.
 
+`export/targets.py` has a recipe for each kind of processor.
+
 From how many hidden units on a recurrent operator of an encoder leaves fp32 is where
 `benchmarks/recurrent_int8.py` sees the crossover; docs/int8.md has the table.
 """
@@ -20,6 +22,8 @@ from seq2edge.runtime.errors import ExportError
 
 Range = tuple[float, float]
 Ranges = Mapping[str, Range]  # activation to its least and greatest value
+# Activation to the sum of its outer products with itself (features, features).
+Moments = Mapping[str, FloatArray]
 NEVER = 1 << 30  # more hidden units than anyone has
 
 
@@ -27,26 +31,38 @@ NEVER = 1 << 30  # more hidden units than anyone has
 class Recipe:
     """What int8 means; the manifest repeats it."""
 
-    product_bits: int = 7  # 8 only for processors with VNNI or dot products
+    target: str | None = None  # the name, where it is one of `targets`
+    product_bits: int = 7  # 8 only for processors with VNNI, or for Arm
+    layer_bits: int = 8  # 4 in the precision int4: a decoder's layers, as MatMulNBits
+    block_size: int = 32  # weights of four bits that share a scale
     smallest: int = 2048  # weights with fewer numbers stay float: they save nothing
     # An encoder's operator with as many hidden units leaves fp32; NEVER keeps it there.
     scan_from_hidden: int = 256
     anchored_from_hidden: int = 128  # an LSTM that is given no first state
     # A ReLU's state has no bound: a scale that holds the largest loses the small ones.
     relu_scan_from_hidden: int = NEVER
+    # Heads that draft greedy translations: faster, and the decoder is there once more.
+    drafts: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what no kernel computes."""
         if self.product_bits not in (7, 8):
             raise ExportError(f"product_bits is {self.product_bits}; use 7 or 8")
+        if self.layer_bits not in (4, 8):
+            raise ExportError(f"layer_bits is {self.layer_bits}; use 4 or 8")
+        if self.block_size not in (16, 32, 64, 128, 256):
+            raise ExportError(
+                f"block_size is {self.block_size}; use 16, 32, 64, 128 or 256"
+            )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges by graph: encoder and decoder may use one name for two activations."""
+    """By graph: encoder and decoder may use one name for two activations."""
 
     encoder: Ranges = field(default_factory=dict)
     decoder: Ranges = field(default_factory=dict)
+    moments: Moments = field(default_factory=dict)  # of the decoder, for four bits
 
 
 def to_int8(

@@ -1,18 +1,19 @@
 """What a bundle holds beside its graphs, and what an export is asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from seq2edge.export.parity import QualityLimits
 from seq2edge.export.recipe import Recipe
+from seq2edge.export.targets import PORTABLE, recipe_of
 from seq2edge.runtime import manifest
 from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.languages import LanguagePair
 from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.vocabulary import Vocabulary
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8", "int4")
 METRICS: Mapping[str, tuple[str, ...]] = {  # the first is the usual one
     "generation": ("bleu", "exact"),
     "tagging": ("accuracy",),
@@ -27,16 +28,32 @@ class ExportOptions:
     precision: str = "fp32"
     sample: Path | None = None  # None: the checkpoint's own
     limits: QualityLimits = field(default_factory=QualityLimits)
-    recipe: Recipe = field(default_factory=Recipe)  # of int8
+    # What int8 and int4 mean: the preset of this name, or a recipe of one's own.
+    target: str | None = None  # None: portable
+    recipe: Recipe | None = None
     force: bool = False  # replace a bundle
     # What a multilingual checkpoint is told; its bundle is told the same by default.
     languages: LanguagePair = field(default_factory=LanguagePair)
 
     def __post_init__(self) -> None:
-        """Refuse a precision that isn't known."""
+        """Refuse a precision that isn't known, and what contradicts it."""
         if self.precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise ExportError(f"precision {self.precision!r} is none of {known}")
+        if self.target is not None:
+            recipe_of(self.target)
+            if self.precision == "fp32":
+                raise ExportError(f"fp32 has no target {self.target!r}; leave it out")
+            if self.recipe is not None:
+                raise ExportError("a target is a recipe; give one of the two")
+        if self.recipe is not None and self.recipe.layer_bits != 8:
+            raise ExportError("a recipe leaves layer_bits to the precision int4")
+
+    @property
+    def quantization(self) -> Recipe:
+        """What a precision other than fp32 means."""
+        recipe = self.recipe or recipe_of(self.target or PORTABLE)
+        return replace(recipe, layer_bits=4) if self.precision == "int4" else recipe
 
 
 @dataclass(frozen=True)
@@ -71,5 +88,5 @@ class ModelSpec:
 
     @property
     def judged_by(self) -> str:
-        """The metric that int8 is judged by."""
+        """The metric that quantization is judged by."""
         return self.metric or METRICS[self.task][0]

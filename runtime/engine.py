@@ -14,6 +14,7 @@ from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.contract import Array, Head, check_inputs, encoder_contract
 from seq2edge.runtime.decoding import GraphDecoding
 from seq2edge.runtime.errors import BundleError, InputError
+from seq2edge.runtime.fitting import fitted
 from seq2edge.runtime.manifest import LOGITS
 from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph, map_tables
 from seq2edge.runtime.shortlist import Shortlist
@@ -34,6 +35,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         """Load the encoder; `load` is the usual way in."""
+        options = fitted(bundle, options)
         self.bundle = bundle
         self.options = options
         self._tables = map_tables(bundle.manifest.tables, bundle.path, options)

@@ -34,6 +34,7 @@ SEQUENCES = ("tokens", "frames")  # the kinds of input that have lengths
 RANKS = {"tokens": 2, "frames": 3, "vector": 2, "class": 1}
 Task = Literal["generation", "tagging", "classification"]
 Kind = Literal["tokens", "frames", "vector", "class"]
+Precision = Literal["fp32", "int8", "int4"]
 
 # generation writes tokens, by a search over a head; tagging gives a label for every
 # position of its input, classification one for the whole.
@@ -193,7 +194,7 @@ class Manifest:
     format: int
     task: Task
     name: str
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     inputs: tuple[InputSpec, ...]
     memory: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]  # results of a model that writes no tokens

@@ -6,10 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from seq2edge.runtime.processor import CPUINFO, fields
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _MAPS = Path("/proc/self/smaps")
-_PROCESSOR = Path("/proc/cpuinfo")
 
 _PACKAGES = ("seq2edge", "onnxruntime", "numpy", "sentencepiece")
 
@@ -57,8 +58,8 @@ class Machine:
     @classmethod
     def here(cls) -> "Machine":
         """The machine that this runs on."""
-        fields = _fields(_PROCESSOR)
-        flags = fields.get("flags", fields.get("Features", "")).split()
+        processor = fields(CPUINFO)
+        flags = processor.get("flags", processor.get("Features", "")).split()
         return cls(
             processor=processor_name(),
             instructions=tuple(name for name in _INSTRUCTIONS if name in flags),
@@ -72,13 +73,13 @@ class Machine:
 
 def processor_name() -> str:
     """The processor's name; of one by ARM, which Linux doesn't name, its numbers."""
-    fields = _fields(_PROCESSOR)
-    if name := fields.get("model name"):
+    processor = fields(CPUINFO)
+    if name := processor.get("model name"):
         return name
-    if "CPU part" in fields:
-        maker, part = fields.get("CPU implementer", ""), fields["CPU part"]
+    if "CPU part" in processor:
+        maker, part = processor.get("CPU implementer", ""), processor["CPU part"]
         return f"{platform.machine()} {maker} {part}"
-    if fields:  # Linux, where platform.processor starts a process and tells nothing
+    if processor:  # Linux, where platform.processor starts a process and tells nothing
         return platform.machine()
     return platform.processor() or platform.machine()
 
@@ -92,7 +93,7 @@ def usable_cores() -> int:
 
 def resident_memory() -> Memory:
     """The memory of this process, from /proc or else from getrusage."""
-    status = _fields(_STATUS)
+    status = fields(_STATUS)
     if "VmRSS" in status and "VmHWM" in status:
         return Memory(_bytes(status["VmRSS"]), _bytes(status["VmHWM"]))
     return Memory(None, _peak_by_getrusage())
@@ -138,16 +139,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # run from its folder, not installed
         return "unknown"
-
-
-def _fields(path: Path) -> dict[str, str]:
-    """The first value of each "name: value" line; nothing where there is no file."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in reversed(lines))
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _bytes(kilobytes: str) -> int:

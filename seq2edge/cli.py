@@ -6,6 +6,7 @@ that the user can mend (one sentence, no traceback), 2 wrong usage, 130 interrup
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -37,9 +38,28 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TARGETS = (  # export.targets has them, with their recipes
+    "portable",
+    "x86-avx2",
+    "x86-vnni",
+    "arm-dotprod",
+    "arm-i8mm",
+    "small-memory",
+    "native",
+)
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 _STANDARD_OUTPUT = Path("-")
+
+
+class _Warnings(logging.Handler):
+    """What the library warns of, as notes on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"seq2edge: {record.getMessage()}", err=True)
+
+
+_WARNINGS = _Warnings(logging.WARNING)
 
 
 class Main(click.Group):
@@ -47,6 +67,7 @@ class Main(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; turn what a user can cause into an exit code."""
+        logging.getLogger("seq2edge").addHandler(_WARNINGS)  # added once, if again
         try:
             return super().invoke(context)
         except Seq2EdgeError as error:
@@ -123,10 +144,17 @@ def language_options(command: F) -> F:
 @click.argument("bundle", type=FOLDER)
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "int8", "int4"]),
     default="fp32",
     show_default=True,
-    help="Arithmetic of the bundle's weights.",
+    help="Arithmetic of the bundle's weights; int4 is int8 with a decoder's layers in "
+    "four bits.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    help="The processor that int8 and int4 are for; native is this one "
+    "[default: portable].",
 )
 @click.option(
     "--sample",
@@ -161,6 +189,7 @@ def export(
     checkpoint: Path,
     bundle: Path,
     precision: str,
+    target: str | None,
     sample: Path | None,
     source_language: str | None,
     target_language: str | None,
@@ -173,6 +202,8 @@ def export(
 
     CHECKPOINT is a folder of `seq2edge train`, or of Hugging Face transformers.
     """
+    if target and precision == "fp32":
+        raise click.UsageError("--target goes with --precision int8 or int4")
     from seq2edge.export.parity import QualityLimits
     from seq2edge.export.pipeline import ExportOptions, export_checkpoint
     from seq2edge.progress import stages
@@ -185,6 +216,7 @@ def export(
     )
     options = ExportOptions(
         precision=precision,
+        target=target,
         sample=sample,
         limits=limits,
         force=force,

@@ -18,7 +18,7 @@ def describe_bundle(bundle: Bundle) -> str:
     """Contract, sizes, memory, certificate and provenance of a bundle, and tunings."""
     manifest = bundle.manifest
     lines = [
-        f"{manifest.name}, {manifest.precision}, {manifest.task}, "
+        f"{manifest.name}, {_precision(manifest)}, {manifest.task}, "
         f"format {manifest.format}, {_megabytes(bundle.bytes)}",
         "",
         "files",
@@ -64,6 +64,11 @@ def _work(work: Work) -> str:
         return f"{sentences}, {work.source} positions"
     search = f"beam {work.beam}" if work.beam > 1 else "greedy"
     return f"{sentences}, {search}, {work.source} positions, {work.target} tokens"
+
+
+def _precision(manifest: Manifest) -> str:
+    target = (manifest.quantization or {}).get("target")
+    return manifest.precision + (f" for {target}" if target else "")
 
 
 def _tensors(role: str, specs: Sequence[InputSpec | TensorSpec]) -> Iterator[str]:

@@ -142,7 +142,7 @@ def test_a_damaged_manifest_is_refused(
         (put("limits/target_tokens", 0), "limits.target_tokens is 0"),
         (put("inputs/0/labels", ["a"]), "a class has labels, and nothing else has"),
         (put("inputs/0/kind", "frames"), "a frames input has 3 axes"),
-        (put("precision", "int2"), "precision must be 'fp32' or 'int8', not 'int2'"),
+        (put("precision", "int2"), "precision must be 'fp32' or 'int8' or 'int4'"),
         (put("limits/source_tokens", 0), "limits.source_tokens is 0"),
         (put("limits/source_tokens", 1.5), "limits.source_tokens must be an integer"),
         (

@@ -23,7 +23,7 @@ from seq2edge.export.parity import (
     refuse,
     searches,
 )
-from seq2edge.export.quality import compare_int8, edit_distance
+from seq2edge.export.quality import compare_quantized, edit_distance
 from seq2edge.export.sample import Sample
 from seq2edge.runtime import manifest
 from seq2edge.runtime.errors import ExportError, InputError, ParityError
@@ -185,12 +185,12 @@ def test_an_attention_that_differs_is_found_where_there_is_one() -> None:
 
 
 def test_int8_is_judged_by_agreement_where_there_are_no_references() -> None:
-    same = compare_int8(REFERENCE, REFERENCE, SAMPLE, "bleu", silent)
+    same = compare_quantized(REFERENCE, REFERENCE, SAMPLE, "bleu")
     assert (same.exact, same.agreement) == (len(SOURCES), 1.0)
     assert same.scores == {}
     assert list(same.faults(QualityLimits())) == []
     noisy = translator(Changed(MODEL, noise=2.0))
-    other = compare_int8(REFERENCE, noisy, SAMPLE, "bleu", silent)
+    other = compare_quantized(REFERENCE, noisy, SAMPLE, "bleu")
     assert other.agreement < 0.9
     assert any(
         "agrees with fp32 in" in fault for fault in other.faults(QualityLimits())
@@ -207,7 +207,7 @@ def test_int8_is_judged_by_bleu_where_there_are_references(tmp_path: Path) -> No
     ]
     sample = replace(SAMPLE, references=tuple((text,) for text in texts))
     noisy = replace(loaded, stepper=Changed(MODEL, noise=2.0))
-    found = compare_int8(loaded, noisy, sample, "bleu", silent)
+    found = compare_quantized(loaded, noisy, sample, "bleu")
     fp32, int8 = found.scores["bleu"]
     assert fp32 == pytest.approx(100)
     assert int8 < 90
@@ -220,7 +220,7 @@ def test_int8_is_judged_by_bleu_where_there_are_references(tmp_path: Path) -> No
         "int8": round(int8, 2),
         "loss": round(100 - int8, 2),
     }
-    exact = compare_int8(loaded, noisy, sample, "exact", silent)
+    exact = compare_quantized(loaded, noisy, sample, "exact")
     assert exact.scores["exact"] == (100, 100 * exact.exact / len(SOURCES))
     assert "points of exact" in next(exact.faults(QualityLimits()))
 

@@ -12,9 +12,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from toy_modules import END, START, VOCABULARY, AttentiveGru, PlainLstm, build
 
+from seq2edge.describe import describe_bundle
 from seq2edge.export import (
     ExportOptions,
     ModelSpec,
@@ -24,6 +26,8 @@ from seq2edge.export import (
     export_checkpoint,
     export_model,
 )
+from seq2edge.export.graphs import Contract
+from seq2edge.export.pipeline import _Graphs
 from seq2edge.models import checkpoint as checkpoints
 from seq2edge.models.about import About
 from seq2edge.models.build import build_model
@@ -35,7 +39,7 @@ from seq2edge.models.checkpoint import (
 from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.models.torch_stepper import TorchStepper
 from seq2edge.runtime import bundle
-from seq2edge.runtime.errors import ExportError, OutputError
+from seq2edge.runtime.errors import ExportError, OutputError, ParityError
 from seq2edge.runtime.inputs import SOURCE
 from seq2edge.runtime.manifest import Limits, TokenizerSpec
 from seq2edge.runtime.options import SearchOptions
@@ -87,6 +91,63 @@ def test_the_bundle_holds_its_certificate_and_coverage(int8: Path) -> None:
     provenance: Any = manifest.provenance
     assert provenance["licence"] == "CC0-1.0"
     assert provenance["versions"]["torch"] == torch.__version__
+
+
+def test_int4_is_certified_as_int8_is(tmp_path: Path) -> None:
+    options = replace(INT8, precision="int4")
+    made = export_model(build(AttentiveGru), SAMPLE, tmp_path / "int4", SPEC, options)
+    assert made.precision == "int4"
+    certificate: Any = made.certificate
+    assert 0 <= certificate["int4"]["agreement"] <= 1
+    assert "int8" not in certificate
+    quantization: Any = made.quantization
+    forms = {entry["weight"]: entry["forms"] for entry in quantization["quantized"]}
+    assert forms["embedding.weight"] == ["table", "product"]
+    assert forms["cell.weight_hh"] == ["four bits"]
+    assert verify(tmp_path / "int4").passed
+
+
+def test_the_limits_of_int4_are_those_of_int8(tmp_path: Path) -> None:
+    options = replace(INT8, precision="int4", limits=QualityLimits(min_agreement=1.0))
+    with pytest.raises(ParityError, match="int4 agrees with fp32 in"):
+        export_model(build(AttentiveGru), SAMPLE, tmp_path / "out", SPEC, options)
+
+
+def test_int4_is_refused_where_no_tokens_are_written(tmp_path: Path) -> None:
+    spec = ModelSpec("labels", task="tagging", labels=("a", "b"))
+    with pytest.raises(ExportError, match="tagging, with precision int8"):
+        export_model(
+            build(PlainLstm), SAMPLE, tmp_path / "out", spec, ExportOptions("int4")
+        )
+
+
+def test_a_target_is_in_the_manifest_and_in_words(tmp_path: Path) -> None:
+    options = ExportOptions(
+        "int8", target="arm-i8mm", limits=QualityLimits(min_agreement=0.0)
+    )
+    made = export_model(build(PlainLstm), SAMPLE, tmp_path / "arm", SPEC, options)
+    quantization: Any = made.quantization
+    assert quantization["target"] == "arm-i8mm"
+    assert quantization["product_bits"] == 8
+    words = describe_bundle(bundle.Bundle.load(tmp_path / "arm"))
+    assert words.startswith("stranger, int8 for arm-i8mm, generation, ")
+
+
+@pytest.mark.parametrize("drafts", [True, False])
+def test_a_recipe_may_leave_out_the_heads_that_draft(drafts: bool) -> None:
+    size = 1024  # the smallest vocabulary that has them
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", size])
+    weight = numpy_helper.from_array(np.zeros((4, size), np.float32), "weight")
+    node = helper.make_node("MatMul", ["state.hidden", "weight"], ["logits"])
+    decoder = helper.make_model(
+        helper.make_graph([node], "decoder", [], [logits], [weight])
+    )
+    contract = Contract("generation", (SOURCE,), (), (), ())
+    graphs = _Graphs("int8", onnx.ModelProto(), decoder, drafts=drafts)
+    heads = set(graphs.head_files(contract))
+    assert heads == {"greedy", "beam", "scores"} | (
+        {"draft", "verify"} if drafts else set()
+    )
 
 
 def test_the_graphs_say_what_they_are(int8: Path) -> None:
@@ -147,8 +208,8 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ExportError, match="precision 'int4'"):
-        ExportOptions(precision="int4")
+    with pytest.raises(ExportError, match="precision 'int2'"):
+        ExportOptions(precision="int2")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
-from seq2edge.export.calibrate import Batch, calibrate_encoder, calibrate_steps
+from seq2edge.export.calibrate import (
+    Batch,
+    calibrate_encoder,
+    calibrate_steps,
+    second_moments,
+)
 from seq2edge.export.quantize import (
     encoder_activations,
     product_inputs,
@@ -20,6 +25,7 @@ from seq2edge.export.quantize import (
 from seq2edge.export.recipe import Calibration, Recipe, to_int8
 from seq2edge.export.weights import WEIGHTS, write_graphs
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.fitting import UNSIGNED_WEIGHTS
 
 Array = NDArray[Any]
 VOCABULARY, WIDTH, HIDDEN = 60, 40, 48
@@ -171,6 +177,19 @@ def test_calibration_finds_the_range_of_every_product_input() -> None:
     assert -1 <= low < 0 < high <= 1
 
 
+def test_moments_are_those_of_what_was_read_and_no_more() -> None:
+    readings = [np.array([1, *target], np.int64) for target in TARGETS]
+    names = ["embedded", "state.hidden", "next.hidden"]
+    batches = [Batch(INPUTS, readings)]
+    found = second_moments(encoder(), decoder(), names, batches)
+    assert list(found) == names
+    read = TABLE[[token for reading in readings for token in reading]]
+    np.testing.assert_allclose(found["embedded"], read.T @ read, atol=1e-5)
+    for name in ("state.hidden", "next.hidden"):  # an input of the graph, an output
+        assert found[name].shape == (HIDDEN, HIDDEN)
+        assert np.trace(found[name]) > 0
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_int8_is_near_float_and_holds_no_large_float(tied: bool) -> None:
     model = decoder(tied)
@@ -251,6 +270,25 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
         np.testing.assert_array_equal(alone[0], together[row])
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_of_eight_bits_may_be_taken_as_unsigned(tied: bool) -> None:
+    model = decoder(tied)
+    recipe = replace(RECIPE, product_bits=8)
+    found = quantize(encoder(), model, ranges(model), recipe).decoder
+    assert found is not None
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")
+    session = onnxruntime.InferenceSession(found.SerializeToString(), options)
+    feed: dict[str, Array] = {
+        "token": np.arange(6),
+        "state.hidden": draw(6, HIDDEN, seed=20),
+    }
+    [logits] = session.run(["logits"], feed)
+    expected = run(model, **{k.replace(".", "__"): v for k, v in feed.items()})
+    error = np.abs(logits - expected["logits"]).std() / expected["logits"].std()
+    assert error < 0.03
+
+
 def test_full_scale_inputs_and_weights_do_not_saturate() -> None:
     rows = 4
     nodes = [
@@ -315,6 +353,53 @@ def test_a_weight_hidden_in_a_subgraph_fails_by_name() -> None:
 def test_a_recipe_of_other_bits_is_refused() -> None:
     with pytest.raises(ExportError, match="product_bits is 4"):
         Recipe(product_bits=4)
+    with pytest.raises(ExportError, match="layer_bits is 2"):
+        Recipe(layer_bits=2)
+    with pytest.raises(ExportError, match="block_size is 20"):
+        Recipe(block_size=20)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_int4_is_for_the_layers_of_a_decoder_alone(tied: bool) -> None:
+    model = decoder(tied)
+    recipe = replace(RECIPE, layer_bits=4)
+    found = quantize(encoder(), model, ranges(model), recipe)
+    result: dict[str, Any] = report(found, recipe)
+    forms = {entry["weight"]: entry["forms"] for entry in result["quantized"]}
+    output = {"source table": ["table", "product"]}
+    if not tied:
+        output = {"source table": ["table"], "output": ["product"]}
+    assert forms == output | {
+        "encoder W": ["stored"],
+        "R": ["stored"],
+        "bridge": ["product"],
+        "W": ["four bits"],
+        "U": ["four bits"],
+        "V": ["four bits"],
+    }
+    assert result["layer_bits"] == 4
+    int8 = quantize(encoder(), model, ranges(model), RECIPE)
+    assert found.encoder == int8.encoder
+    state = run(encoder(), **INPUTS)["state.hidden"]
+    token = np.arange(6)
+    expected = run(model, token=token, state__hidden=state)["logits"]
+    logits = run(found.decoder, token=token, state__hidden=state)["logits"]
+    assert np.abs(logits - expected).std() / expected.std() < 0.1
+
+
+def test_an_output_layer_with_a_bias_of_its_own_stays_int8() -> None:
+    model = decoder()
+    gemm = model.graph.node[-1]
+    gemm.output[0] = "without bias"
+    model.graph.node.append(make_node("Add", ["without bias", "bias"], ["logits"]))
+    bias = draw(VOCABULARY, seed=40)
+    model.graph.initializer.append(numpy_helper.from_array(bias, "bias"))
+    recipe = replace(RECIPE, layer_bits=4)
+    found = quantize(encoder(), model, ranges(model), recipe).decoder
+    assert found is not None
+    kinds = [node.op_type for node in found.graph.node]
+    assert kinds.count("MatMulNBits") == 3
+    assert kinds.count("MatMulIntegerToFloat") == 1
 
 
 def test_one_weight_may_be_read_in_several_ways() -> None:

@@ -26,6 +26,7 @@ from seq2edge.export.quantize import Quantized, encoder_activations, quantize, r
 from seq2edge.export.recipe import NEVER, Calibration, Recipe
 from seq2edge.export.weights import write_graphs
 from seq2edge.runtime.errors import ExportError
+from seq2edge.runtime.fitting import UNSIGNED_WEIGHTS
 from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.vocabulary import Vocabulary
 
@@ -388,6 +389,22 @@ def test_calibration_reads_rows_without_their_padding() -> None:
     np.testing.assert_allclose(
         ranges["Y"], (0, run(model, batch)["Y"].max()), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_an_anchored_lstm_may_have_unsigned_weights_of_eight_bits(
+    direction: str,
+) -> None:
+    model = operator("LSTM", direction=direction)
+    found = int8(model, replace(ANCHORED, product_bits=8)).encoder
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")
+    loaded = onnxruntime.InferenceSession(found.SerializeToString(), options)
+    inputs = feed([5, 1, 9])
+    names = [port.name for port in loaded.get_outputs()]
+    expected = run(model, inputs)
+    for name, values in zip(names, loaded.run(names, inputs), strict=True):
+        near(values, expected[name])
 
 
 def test_a_model_without_a_decoder_is_quantized() -> None:

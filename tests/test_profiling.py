@@ -312,7 +312,7 @@ def test_memory_is_told_without_proc_too(
 def test_a_machine_is_described_without_proc_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(resources, "_PROCESSOR", tmp_path / "absent")
+    monkeypatch.setattr(resources, "CPUINFO", tmp_path / "absent")
     machine = Machine.here()
     assert machine.processor
     assert machine.instructions == ()
@@ -322,7 +322,7 @@ def test_a_machine_is_described_without_proc_too(
 def test_a_processor_of_each_kind_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(resources, "_PROCESSOR", tmp_path / "cpuinfo")
+    monkeypatch.setattr(resources, "CPUINFO", tmp_path / "cpuinfo")
     intel = "model name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni\n\n" * 2
     (tmp_path / "cpuinfo").write_text(intel, encoding="utf-8")
     assert Machine.here().processor == "Some CPU"
