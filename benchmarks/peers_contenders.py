@@ -2,10 +2,14 @@
 
 A contender imports its libraries when it is made, so that a process loads only what
 it needs. `prepare` and `tokens` are not timed: ids to what its library reads, and back.
-Each has a translator's usual settings, and the search that the model asks for.
+Each has a translator's usual settings, and the search that the model asks for, but that
+a beam ends for all of them as it does in CTranslate2: when as many translations have
+ended as it is wide. transformers' default goes on, for sentences without a good end to
+their limit, and then no two contenders do the same work.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,8 +50,10 @@ class Seq2edge:
         return sources
 
     def translate(self, prepared: Ids, beam: int) -> Any:
-        """The bundle's own search, with this beam."""
+        """The bundle's own search, with this beam, that ends as CTranslate2's does."""
         options = self.translator.defaults.with_beam(beam)
+        if options.like_transformers:
+            options = replace(options, early_stopping=beam > 1)
         return self.translator.generate(prepared, options)
 
     def tokens(self, results: Any) -> Ids:
@@ -115,11 +121,16 @@ class Transformers:
         }
 
     def translate(self, prepared: dict[str, Any], beam: int) -> Any:
-        """The search of the model's generation_config, with this beam."""
+        """The search of its generation_config, with this beam, ending as CTranslate2's."""
         import torch
 
         with torch.inference_mode():
-            return self.model.generate(**prepared, num_beams=beam, do_sample=False)
+            return self.model.generate(
+                **prepared,
+                num_beams=beam,
+                do_sample=False,
+                early_stopping=beam > 1,
+            )
 
     def tokens(self, results: Any) -> Ids:
         """Without what isn't written."""

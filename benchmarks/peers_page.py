@@ -34,11 +34,10 @@ What they say of their settings:
 PARITY = """\
 ## The same tokens?
 
-All candidates, each alone. CTranslate2 ends a beam by another rule than transformers,
-so that it may find other translations with the same numbers; its settings are its
-defaults. The length penalty is 1 everywhere, which is what the model's generation
-config means; seq2edge searches as the bundle says, by transformers' rule.
-"""
+All candidates, each alone. A beam of 4 ends for all of them when 4 translations have
+ended, which is CTranslate2's rule and transformers' early_stopping; which of them are
+looked at differs still. The length penalty is 1 everywhere, which is what the model's
+generation config means.
 
 TIME = """\
 ## Time
