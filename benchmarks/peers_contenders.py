@@ -121,7 +121,7 @@ class Transformers:
         }
 
     def translate(self, prepared: dict[str, Any], beam: int) -> Any:
-        """The search of its generation_config, with this beam, ending as CTranslate2's."""
+        """The search of its generation_config, with this beam and such an end."""
         import torch
 
         with torch.inference_mode():

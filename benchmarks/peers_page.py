@@ -38,6 +38,7 @@ All candidates, each alone. A beam of 4 ends for all of them when 4 translations
 ended, which is CTranslate2's rule and transformers' early_stopping; which of them are
 looked at differs still. The length penalty is 1 everywhere, which is what the model's
 generation config means.
+"""
 
 TIME = """\
 ## Time
