@@ -4,8 +4,8 @@ A contender imports its libraries when it is made, so that a process loads only 
 it needs. `prepare` and `tokens` are not timed: ids to what its library reads, and back.
 Each has a translator's usual settings, and the search that the model asks for, but that
 a beam ends for all of them as it does in CTranslate2: when as many translations have
-ended as it is wide. transformers' default goes on, for sentences without a good end to
-their limit, and then no two contenders do the same work.
+ended as it is wide, or at LONGEST tokens. transformers' default goes on, for sentences
+without a good end to their limit, and then no two contenders do the same work.
 """
 
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Ids = list[list[int]]
+LONGEST = 64  # tokens that are written at most
 
 
 class Contender(Protocol):
@@ -52,6 +53,7 @@ class Seq2edge:
     def translate(self, prepared: Ids, beam: int) -> Any:
         """The bundle's own search, with this beam, that ends as CTranslate2's does."""
         options = self.translator.defaults.with_beam(beam)
+        options = replace(options, max_length=LONGEST)
         if options.like_transformers:
             options = replace(options, early_stopping=beam > 1)
         return self.translator.generate(prepared, options)
@@ -80,7 +82,9 @@ class CTranslate2:
 
     def translate(self, prepared: list[list[str]], beam: int) -> Any:
         """Its default search: length penalty 1."""
-        return self.translator.translate_batch(prepared, beam_size=beam)
+        return self.translator.translate_batch(
+            prepared, beam_size=beam, max_decoding_length=LONGEST
+        )
 
     def tokens(self, results: Any) -> Ids:
         """Pieces to ids."""
@@ -130,6 +134,7 @@ class Transformers:
                 num_beams=beam,
                 do_sample=False,
                 early_stopping=beam > 1,
+                max_new_tokens=LONGEST,
             )
 
     def tokens(self, results: Any) -> Ids:

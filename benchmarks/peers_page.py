@@ -35,9 +35,9 @@ PARITY = """\
 ## The same tokens?
 
 All candidates, each alone. A beam of 4 ends for all of them when 4 translations have
-ended, which is CTranslate2's rule and transformers' early_stopping; which of them are
-looked at differs still. The length penalty is 1 everywhere, which is what the model's
-generation config means.
+ended, which is CTranslate2's rule and transformers' early_stopping, or at 64 tokens;
+which of them are looked at differs still. The length penalty is 1 everywhere, which is
+what the model's generation config means.
 """
 
 TIME = """\
