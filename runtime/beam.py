@@ -29,8 +29,6 @@ class _NarrowingBeams(Beams):
         super().__init__(rules, batch, rules.options.beam_size, np.float64)
         size = len(batch.numbers)
         self.places = np.full(size, rules.options.beam_size)  # not yet given up
-        self.max_lengths = batch.max_lengths
-        self.shortest = int(self.max_lengths.min())
         self.max_penalties = rules.penalties(self.max_lengths)
         self.to_beat = np.full(size, -np.inf)  # the n_best'th score, if so many ended
         self.any_ended = False
@@ -71,17 +69,13 @@ class _NarrowingBeams(Beams):
         """Go on with these sentences only."""
         super().keep(rows)
         self.places = self.places[rows]
-        self.max_lengths = self.max_lengths[rows]
-        self.shortest = int(self.max_lengths.min())
         self.max_penalties = self.max_penalties[rows]
         self.to_beat = self.to_beat[rows]
 
     def _collect_ended(self, extensions: Extensions, length: int) -> None:
-        """Take out what ends, by its end token or at its maximal length."""
-        ended = extensions.tokens == self.rules.vocabulary.end
-        if length >= self.shortest:
-            ended |= (self.max_lengths == length)[:, None]
-        if not np.count_nonzero(ended):
+        """Take out what ends."""
+        ended = self.ended(extensions, length)
+        if ended is None:
             return
         ended &= extensions.totals > -np.inf
         for row, column in np.argwhere(ended).tolist():

@@ -33,13 +33,6 @@ class Extensions:
     log_probs: FloatArray  # of these tokens
     parents: IntArray  # the hypothesis that each continues, 0 to beam - 1
 
-    def shorten(self, most: int) -> None:
-        """Keep the first `most` columns."""
-        self.totals = self.totals[:, :most]
-        self.tokens = self.tokens[:, :most]
-        self.log_probs = self.log_probs[:, :most]
-        self.parents = self.parents[:, :most]
-
     def close_ranks(self, most: int) -> None:
         """Move what is left to the front and cut off columns that nobody needs.
 
@@ -50,7 +43,9 @@ class Extensions:
         order = np.argsort(~left, axis=1, kind="stable")[:, :width]
         self.cut((np.arange(len(order))[:, None], order))
 
-    def cut(self, index: IntArray | tuple[IntArray, IntArray]) -> None:
+    def cut(
+        self, index: IntArray | tuple[IntArray, IntArray] | tuple[slice, slice]
+    ) -> None:
         """Keep these sentences, or these columns of each."""
         self.totals = self.totals[index]
         self.tokens = self.tokens[index]
@@ -76,6 +71,8 @@ class Beams(ABC):
         self.found: list[list[Hypothesis]] = [[] for _ in range(size)]
         self.sentence = np.arange(size)  # its place in the input
         self.totals: Totals = np.zeros((size, 1), dtype)  # (batch, beam), descending
+        self.max_lengths = batch.max_lengths
+        self.shortest = int(self.max_lengths.min())
         self._nodes = np.zeros((size, 1), dtype=np.int64)  # of the trellis's last step
         self._trellis = Trellis()
 
@@ -113,7 +110,7 @@ class Beams(ABC):
                     extensions.cut(kept)
                 extensions.close_ranks(most)
             elif extensions.totals.shape[1] > most:
-                extensions.shorten(most)
+                extensions.cut(np.s_[:, :most])
             tokens, parents = self._advance(extensions)
         return self._results()
 
@@ -148,7 +145,16 @@ class Beams(ABC):
         """Go on with these sentences only."""
         self.sentence = self.sentence[rows]
         self.totals = self.totals[rows]
+        self.max_lengths = self.max_lengths[rows]
+        self.shortest = int(self.max_lengths.min())
         self._nodes = self._nodes[rows]
+
+    def ended(self, extensions: Extensions, length: int) -> NDArray[np.bool_] | None:
+        """What has its last token, by its end token or at its maximal length."""
+        ended = extensions.tokens == self.rules.vocabulary.end
+        if length >= self.shortest:
+            ended |= (self.max_lengths == length)[:, None]
+        return ended if np.count_nonzero(ended) else None
 
     def _advance(self, extensions: Extensions) -> tuple[IntArray, IntArray]:
         """Go on with the extensions: their tokens and parent rows, both (rows,)."""

@@ -19,7 +19,7 @@ from seq2edge.runtime.beams import Beams, Extensions
 from seq2edge.runtime.constraints import Prompts
 from seq2edge.runtime.hypothesis import Hypothesis, Stop, best_first
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.stepper import Inputs, IntArray, Stepper
+from seq2edge.runtime.stepper import Inputs, Stepper
 
 
 def transformers_beam_search(
@@ -35,13 +35,11 @@ class _PooledBeams(Beams):
     def __init__(self, rules: Rules, batch: Batch) -> None:
         super().__init__(rules, batch, 2 * rules.options.beam_size, np.float32)
         self.prompts = Prompts.of(rules, batch).given  # tokens that don't count
-        self.max_lengths = batch.max_lengths
-        self.shortest = int(self.max_lengths.min())
         self.any_full = False  # pools
 
     def settle(self, extensions: Extensions, length: int) -> bool:
         """What has ended can't be extended; what is over can't be improved."""
-        ended = self._ended(extensions, length)
+        ended = self.ended(extensions, length)
         if ended is not None:
             self._pool(extensions, ended)
             extensions.totals[ended] = -np.inf
@@ -56,19 +54,6 @@ class _PooledBeams(Beams):
         penalty = self._penalty(int(self.sentence[row]), len(tokens))
         score = float(extensions.totals[row, column] / penalty)
         return self.rules.hypothesis(tokens, log_probs, score, stopped)
-
-    def keep(self, rows: IntArray) -> None:
-        """Go on with these sentences only."""
-        super().keep(rows)
-        self.max_lengths = self.max_lengths[rows]
-        self.shortest = int(self.max_lengths.min())
-
-    def _ended(self, extensions: Extensions, length: int) -> NDArray[np.bool_] | None:
-        """What has its last token, by its end token or at its maximal length."""
-        ended = extensions.tokens == self.rules.vocabulary.end
-        if length >= self.shortest:
-            ended |= (self.max_lengths == length)[:, None]
-        return ended if np.count_nonzero(ended) else None
 
     def _pool(self, extensions: Extensions, ended: NDArray[np.bool_]) -> None:
         """The better half of the candidates may enter the pool."""
