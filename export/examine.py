@@ -17,7 +17,7 @@ from seq2edge.export.graphs import DTYPES, Contract
 from seq2edge.models.contract import AttendedStep, Tensors, attended_step
 from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.inputs import real_positions
-from seq2edge.runtime.manifest import LOGITS, SEQUENCES, Axis, Task, TensorSpec
+from seq2edge.runtime.manifest import LOGITS, PAST, SEQUENCES, Axis, Task, TensorSpec
 
 ATTENTION = "attention"
 SMALL, LARGE = (3, 7), (4, 12)  # batch, length of the first sequence
@@ -385,6 +385,6 @@ class _Axes:
 
 def _grown(spec: TensorSpec, growing: set[int]) -> TensorSpec:
     shape = tuple(
-        "past" if axis in growing else size for axis, size in enumerate(spec.shape)
+        PAST if axis in growing else size for axis, size in enumerate(spec.shape)
     )
     return TensorSpec(spec.name, spec.dtype, shape)

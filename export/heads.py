@@ -18,9 +18,8 @@ from onnx.helper import make_node
 from seq2edge.export.prune import prune
 from seq2edge.export.speculation import draft_head, output_layer, verify_head
 from seq2edge.export.top import Constants, top
-from seq2edge.runtime.manifest import Task
+from seq2edge.runtime.manifest import LOGITS, Task
 
-LOGITS = "logits"
 ATTENTION = "attention"
 Outputs = list[onnx.ValueInfoProto]
 MakeHead = Callable[[ModelProto], ModelProto]
@@ -31,7 +30,9 @@ def greedy_head(decoder: ModelProto) -> ModelProto:
     # LogSoftmax and TopK(1) took no longer than ArgMax and ReduceMax at batch 1, and
     # less than ReduceLogSumExp at 5 rows and above (vocabulary 5,000).
     results = "best_log_probs", "best_tokens"
-    best, constants = top("log_probs", _width(decoder), "one", results, single=True)
+    best, constants = top(
+        "log_probs", logits_width(decoder), "one", results, single=True
+    )
     nodes = [
         make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1),
         *best,
@@ -58,7 +59,7 @@ def attention_head(decoder: ModelProto) -> ModelProto:
 
 def _top_head(decoder: ModelProto, name: str) -> ModelProto:
     results = "top_log_probs", "top_tokens"
-    best, constants = top("log_probs", _width(decoder), "count", results)
+    best, constants = top("log_probs", logits_width(decoder), "count", results)
     nodes = [make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1), *best]
     outputs = [
         _value("top_log_probs", TensorProto.FLOAT, ["rows", "count"]),
@@ -119,7 +120,7 @@ def heads_of(
     if all(value.name != ATTENTION for value in decoder.graph.output):
         made.pop(ATTENTION, None)
     if drafts and (layer := output_layer(decoder)):
-        made["draft"] = lambda decoder: draft_head(decoder, layer)
+        made["draft"] = lambda decoder: draft_head(_unattended(decoder), layer)
         made["verify"] = lambda decoder: verify_head(greedy_head(decoder), layer)
     return made
 
@@ -149,11 +150,20 @@ def _with_head(
     return model
 
 
-def _width(decoder: ModelProto) -> int:
-    """The size of the vocabulary."""
-    logits = next(value for value in decoder.graph.output if value.name == LOGITS)
+def logits_width(model: ModelProto) -> int:
+    """The last axis of a graph's logits."""
+    names = (LOGITS, f"output.{LOGITS}")
+    [logits] = [value for value in model.graph.output if value.name in names]
     size: int = logits.type.tensor_type.shape.dim[-1].dim_value
     return size
+
+
+def _unattended(decoder: ModelProto) -> ModelProto:
+    """A copy without the attention."""
+    model = ModelProto()
+    model.CopyFrom(decoder)
+    _drop_attention(model.graph)
+    return model
 
 
 def _drop_attention(graph: onnx.GraphProto) -> None:

@@ -21,7 +21,7 @@ from seq2edge.export.dummies import Dummies
 from seq2edge.export.examine import Subject, examine, traced_with
 from seq2edge.export.golden import golden_examples
 from seq2edge.export.graphs import Contract
-from seq2edge.export.heads import MakeHead, heads_of
+from seq2edge.export.heads import MakeHead, heads_of, logits_width
 from seq2edge.export.judges import Case, Judge, judge_of
 from seq2edge.export.metadata import describe, provenance
 from seq2edge.export.own_sentences import own_sample
@@ -40,7 +40,6 @@ from seq2edge.runtime.errors import ExportError, InputError
 from seq2edge.runtime.inputs import checked_examples
 from seq2edge.runtime.manifest import (
     FORMAT,
-    LOGITS,
     InputSpec,
     Manifest,
     PieceTokenizerSpec,
@@ -214,9 +213,13 @@ class _Export:
         """The last axis of the logits is the vocabulary, or the labels."""
         vocabulary, labels = self.spec.vocabulary, self.spec.labels
         if vocabulary is not None and graphs.decoder is not None:
-            size, what, due = _width(graphs.decoder), "vocabulary", vocabulary.size
+            size, what, due = (
+                logits_width(graphs.decoder),
+                "vocabulary",
+                vocabulary.size,
+            )
         else:
-            size, what, due = _width(graphs.encoder), "labels", len(labels)
+            size, what, due = logits_width(graphs.encoder), "labels", len(labels)
         if size != due:
             raise ExportError(
                 f"the module gives logits of {size}, and {what} has {due}; make the "
@@ -340,14 +343,6 @@ class _Export:
 def head_file(head: str) -> str:
     """The file of a head's graph."""
     return f"decoder.{head}.onnx"
-
-
-def _width(model: ModelProto) -> int:
-    """The last axis of a graph's logits."""
-    names = (LOGITS, f"output.{LOGITS}")
-    [logits] = [value for value in model.graph.output if value.name in names]
-    size: int = logits.type.tensor_type.shape.dim[-1].dim_value
-    return size
 
 
 def _sample(checkpoint: Checkpoint, given: Path | None, note: Note) -> Sample:

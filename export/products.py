@@ -104,18 +104,20 @@ def products(graph: GraphProto, smallest: int) -> list[Product]:
     return [p for p in found if p is not None and p.weight.size >= smallest]
 
 
-def output_layer(graph: GraphProto, logits: str) -> set[str]:
-    """What the logits are made of, column by column, down to their product's output."""
+def columnwise(graph: GraphProto, result: str) -> tuple[list[NodeProto], str]:
+    """The last nodes before a result that work column by column, in order, and what
+    they begin with: the output of the product, where a result is one that is scaled.
+    """
     constants = {tensor.name for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    found, name = {logits}, logits
+    found, name = list[NodeProto](), result
     while (node := makers.get(name)) is not None and node.op_type in _COLUMNWISE:
         varying = [value for value in node.input if value not in constants]
         if len(varying) != 1:
             break
+        found.insert(0, node)
         name = varying[0]
-        found.add(name)
-    return found
+    return found, name
 
 
 def tables(graph: GraphProto) -> set[bytes]:

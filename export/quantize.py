@@ -45,7 +45,7 @@ from seq2edge.export.int8_product import Activation, add_int8_product
 from seq2edge.export.products import (
     Product,
     Weights,
-    output_layer,
+    columnwise,
     product_of,
     products,
     tables,
@@ -174,7 +174,8 @@ class _Pass:
         self.added: dict[str, TensorProto] = {}
         self.kept: set[str] = set()  # what stays float, with a reason
         self.sums: set[str] = set()  # of products that have taken their bias in
-        self.last = output_layer(self.graph, LOGITS)
+        scaling, product = columnwise(self.graph, LOGITS)
+        self.last = {product, *(node.output[0] for node in scaling)}  # the output's
         if all(entry.domain != CONTRIB for entry in model.opset_import):
             model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
 

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
+from seq2edge.export.products import columnwise
 from seq2edge.export.prune import needed_for, prune
+from seq2edge.runtime.manifest import LOGITS, PAST
 
-LOGITS = "logits"
 HIDDEN = "hidden"
 SMALLEST = 1024  # tokens of a vocabulary; the layer of fewer costs little
-_COLUMNWISE = ("Add", "Mul", "Cast", "Sub")
 
 
 @dataclass
@@ -52,13 +52,8 @@ def output_layer(decoder: ModelProto) -> OutputLayer | None:
     graph = decoder.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    name, scaling = LOGITS, list[NodeProto]()
-    while (node := makers.get(name)) is not None and node.op_type in _COLUMNWISE:
-        varying = [value for value in node.input if value not in constants]
-        if len(varying) != 1:
-            return None
-        scaling.insert(0, node)
-        name = varying[0]
+    scaling, name = columnwise(graph, LOGITS)
+    node = makers.get(name)
     if node is None or node.op_type not in ("MatMul", "Gemm", "MatMulInteger"):
         return None
     return _layer(node, scaling, constants, makers)
@@ -119,15 +114,14 @@ def verify_head(greedy: ModelProto, layer: OutputLayer) -> ModelProto:
 def draft_head(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
     """A Loop of steps that choose among `candidates`, ascending, up to the end token.
 
+    The decoder shows no attention.
+
     Its results are the tokens, and what the output layer would have read. A state that
     grows comes out as it is at last, any other as it was after each step.
     """
     model = ModelProto()
     model.CopyFrom(decoder)
     source = model.graph
-    left = [value for value in source.output if _is_followed(value.name)]
-    del source.output[:]
-    source.output.extend(left)
     prune(source)
     body = _Body(source, layer)
     loop = body.loop()
@@ -328,7 +322,7 @@ class _Body:
         return following
 
     def _grows(self, state: onnx.ValueInfoProto) -> bool:
-        return any(dim.dim_param == "past" for dim in state.type.tensor_type.shape.dim)
+        return any(dim.dim_param == PAST for dim in state.type.tensor_type.shape.dim)
 
     def _last(self, state: onnx.ValueInfoProto) -> str:
         """Where the Loop leaves a state: the result, if it grows."""
@@ -338,11 +332,6 @@ class _Body:
     def _scanned(self) -> list[str]:
         fixed = [self._next(v).name for v in self.states if not self._grows(v)]
         return ["draft_tokens", HIDDEN, *fixed]
-
-
-def _is_followed(output: str) -> bool:
-    """Whether a draft needs it: it shows no attention."""
-    return output == LOGITS or output.startswith("next.")
 
 
 def _rename_inputs(node: NodeProto, names: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from seq2edge.export.translations import TRANSLATIONS
 from seq2edge.models.heads import Heads
 from seq2edge.runtime.contract import TOKEN, input_arrays, stream_input
 from seq2edge.runtime.errors import ExportError
-from seq2edge.runtime.manifest import Axis
+from seq2edge.runtime.manifest import PAST, Axis
 
 OPSET = 21  # the lowest that torch exports what we trace to
 Shape = tuple[Axis, ...]
@@ -95,7 +95,7 @@ def trace_step(
 
 
 def _after_step(axis: Axis) -> Axis:
-    return "past_and_present" if axis == "past" else axis
+    return "past_and_present" if axis == PAST else axis
 
 
 def _dynamic(shape: Shape) -> dict[int, Any]:
