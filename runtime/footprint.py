@@ -6,14 +6,13 @@ bundle.
 """
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from seq2edge.runtime import schema
-from seq2edge.runtime.errors import Seq2EdgeError
+from seq2edge.runtime.child import ask_process
 from seq2edge.runtime.resources import Memory, resident_memory
 from seq2edge.runtime.runner import run
 from seq2edge.runtime.workload import Workload
@@ -43,19 +42,9 @@ def measure_footprint(path: Path, workload: Workload) -> Memory:
 
 
 def _in_new_process(request: str, name: str) -> Memory:
-    process = subprocess.run(
-        [sys.executable, "-m", "seq2edge.runtime.footprint"],
-        input=request,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    if process.returncode:
-        reason = process.stderr.strip().splitlines() or [
-            f"it ended {process.returncode}"
-        ]
-        raise Seq2EdgeError(f"{name}: its memory can't be measured: {reason[-1]}")
-    return schema.parse(Memory, json.loads(process.stdout))
+    fault = f"{name}: its memory can't be measured"
+    answer = ask_process("seq2edge.runtime.footprint", request, fault)
+    return schema.parse(Memory, json.loads(answer))
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ tensors come from no arena, and malloc maps what is large.
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ import numpy as np
 
 from seq2edge.runtime import schema
 from seq2edge.runtime.bundle import Bundle
+from seq2edge.runtime.child import ask_process
 from seq2edge.runtime.contract import Array, Head
 from seq2edge.runtime.decoding import GraphDecoding
 from seq2edge.runtime.engine import Engine, EngineOptions
-from seq2edge.runtime.errors import Seq2EdgeError
 from seq2edge.runtime.manifest import FootprintSpec, InputSpec
 from seq2edge.runtime.resources import forget_peak, mapped_memory, resident_memory
 from seq2edge.runtime.stepper import Inputs
@@ -37,20 +36,10 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 def weigh(folder: Path) -> FootprintSpec | None:
     """Weigh a bundle in a new process; None where the system doesn't tell."""
-    process = subprocess.run(
-        [sys.executable, "-m", "seq2edge.runtime.weighing"],
-        input=str(folder),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        env=os.environ | _MALLOC,
-    )
-    if process.returncode:
-        reason = process.stderr.strip().splitlines() or [
-            f"it ended {process.returncode}"
-        ]
-        raise Seq2EdgeError(f"{folder}: its memory can't be weighed: {reason[-1]}")
-    value = json.loads(process.stdout)
+    fault = f"{folder}: its memory can't be weighed"
+    environment = os.environ | _MALLOC
+    answer = ask_process("seq2edge.runtime.weighing", str(folder), fault, environment)
+    value = json.loads(answer)
     return None if value is None else schema.parse(FootprintSpec, value)
 
 
