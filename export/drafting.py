@@ -20,6 +20,7 @@ from seq2edge.export.sample import Sample
 from seq2edge.runtime.engine import EngineOptions
 from seq2edge.runtime.errors import ParityError
 from seq2edge.runtime.hypothesis import Hypothesis
+from seq2edge.runtime.inputs import Example
 from seq2edge.runtime.pieces import PieceTokenizer
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.stepper import IntArray
@@ -72,7 +73,7 @@ def learn_shortlist(
 
 
 def check_drafts(
-    folder: Path, sample: Sample, share: float
+    folder: Path, shortlist: Shortlist, sample: Sample, share: float
 ) -> Mapping[str, float | int]:
     """Greedy search with drafts against greedy search by steps, of single sentences.
 
@@ -80,17 +81,18 @@ def check_drafts(
     it returns says how often drafts went wrong.
     """
     examples = sample.examples[:CHECKED]
-    drafted = _greedy(folder, sample, EngineOptions())
-    plain = _greedy(folder, sample, EngineOptions(speculates=False))
+    drafts, steps = (
+        Translator.load(folder, EngineOptions(speculates=each), check_hashes=False)
+        for each in (True, False)
+    )
+    drafted, plain = _greedy(drafts, examples), _greedy(steps, examples)
     same = sum(a.tokens == b.tokens for a, b in zip(drafted, plain, strict=True))
     if same < share * len(examples):
         raise ParityError(
             f"{same} of {len(examples)} sentences come out of drafts as step by step; "
             "no bundle was written: report this model, or loosen --min-exact"
         )
-    translator = Translator.load(folder, check_hashes=False)
-    shortlist = Shortlist.load(folder / FILE)
-    [name] = [spec.name for spec in translator.inputs]
+    [name] = [spec.name for spec in steps.inputs]
     sizes, missed, tokens = 0, 0, 0
     for example, found in zip(examples, plain, strict=True):
         candidates = shortlist.candidates(example[name])
@@ -111,13 +113,10 @@ def source_size(encoder: ModelProto, name: str, sources: Sequence[IntArray]) -> 
     return int(min(tables, default=max(source.max() for source in sources) + 1))
 
 
-def _greedy(folder: Path, sample: Sample, options: EngineOptions) -> list[Hypothesis]:
-    translator = Translator.load(folder, options, check_hashes=False)
+def _greedy(translator: Translator, examples: Sequence[Example]) -> list[Hypothesis]:
+    """Each by itself."""
     search = replace(translator.defaults, beam_size=1, n_best=1)
-    return [
-        translator.generate([example], search)[0][0]
-        for example in sample.examples[:CHECKED]
-    ]
+    return [translator.generate([each], search)[0][0] for each in examples]
 
 
 def _of_single_tokens(

@@ -307,7 +307,9 @@ class _Export:
         draft.write(folder)
         self.note("comparing drafts with single steps")
         share = self.options.limits.min_exact
-        return draft, {"drafts": drafting.check_drafts(folder, sample, share)}
+        return draft, {
+            "drafts": drafting.check_drafts(folder, shortlist, sample, share)
+        }
 
     def _certificate(self) -> dict[str, Any]:
         """What the figures were measured on, and their limits."""
