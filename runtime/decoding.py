@@ -81,6 +81,12 @@ class GraphDecoding:
             self._head = head
         return head
 
+    def _take_over(self, head: HeadGraph, state: list[Array]) -> None:
+        """Go on from this state, with the same head."""
+        self._state = state
+        for name, position in head.state:
+            self._feed[name] = state[position]
+
     def _step(
         self, name: Head, tokens: IntArray, parents: IntArray | None, count: int
     ) -> list[Array]:
@@ -94,8 +100,6 @@ class GraphDecoding:
         if head.takes_count:
             feed["count"] = np.array([count], np.int64)
         outputs = head.run(feed)
-        self._state = state = outputs[head.results :]
-        for state_name, position in head.state:
-            feed[state_name] = state[position]
+        self._take_over(head, outputs[head.results :])
         self._rows = len(tokens)
         return outputs[: head.results]

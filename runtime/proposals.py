@@ -7,7 +7,6 @@ forced, where scores are reweighed, and where tokens are drawn from all.
 Letters: rows = batch * beam; count, candidates a row.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,9 +15,7 @@ from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.constraints import FREE, Forcing, bans_of, merged
 from seq2edge.runtime.reweighing import Reweighing, reweighings_of
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.stepper import Decoding, FloatArray, IntArray
-
-Ahead = Callable[[IntArray, int], tuple[FloatArray, IntArray]]
+from seq2edge.runtime.stepper import Ahead, Decoding, FloatArray, IntArray
 
 
 class Candidates(NamedTuple):
@@ -71,13 +68,12 @@ class Plain:
         self._decoding = decoding
         self._rules = rules
         self._length = 0
-        self._forcing = Forcing(rules, batch)
         self._sentences = np.arange(len(batch.numbers))
-        longest = int(batch.max_lengths.max())
-        first = (
-            int(batch.max_lengths.min()) if rules.options.forced_end else longest + 1
-        )
-        self._forced_from = first  # no token is, up to this length
+        self._forced_from = int(batch.max_lengths.max()) + 1  # none is before this one
+        self._forcing: Forcing | None = None
+        if rules.options.forced_end:
+            self._forced_from = int(batch.max_lengths.min())
+            self._forcing = Forcing(rules, batch)
         # Asking for the protocol itself takes as long as a step.
         self._ahead: Ahead | None = getattr(decoding, "ahead", None)
 
@@ -86,7 +82,7 @@ class Plain:
     ) -> Candidates:
         """By the greedy or the beam head, where nothing is forced."""
         self._length += 1
-        if self._length >= self._forced_from:
+        if self._forcing is not None and self._length >= self._forced_from:
             owners = _owners(self._sentences, len(tokens))
             forced = self._forcing.tokens(owners, self._length)
             if forced is not None:

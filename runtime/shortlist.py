@@ -6,6 +6,7 @@ verified against the whole vocabulary.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +30,22 @@ class Shortlist:
     counts: Integers
     of_source: Integers
 
-    def __post_init__(self) -> None:
-        """Find where each token's begin; numpy's own sets take ten times as long."""
+    @cached_property
+    def _is_common(self) -> NDArray[np.bool_]:
+        """Of each id; numpy's own sets take ten times as long."""
         last = max(self.common.max(initial=0), self.of_source.max(initial=0))
         is_common = np.zeros(int(last) + 1, dtype=np.bool_)
         is_common[self.common] = True
-        object.__setattr__(self, "_is_common", is_common)
-        firsts = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
-        object.__setattr__(self, "_firsts", firsts)
+        return is_common
+
+    @cached_property
+    def _firsts(self) -> IntArray:
+        """Where each source token's begin."""
+        return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
 
     def candidates(self, source: Integers) -> IntArray:
         """Those of a source (length,), each once and ascending."""
-        firsts: Integers = vars(self)["_firsts"]
-        chosen = vars(self)["_is_common"].copy()
+        firsts, chosen = self._firsts, self._is_common.copy()
         for token in source[source < len(self.counts)].tolist():
             chosen[self.of_source[firsts[token] : firsts[token + 1]]] = True
         return np.flatnonzero(chosen)

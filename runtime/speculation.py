@@ -39,35 +39,35 @@ class Speculation(GraphDecoding):
 
     def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
         """As SpeculativeDecoding."""
-        drafted, hidden, *state = self._draft(tokens, min(most, DRAFTED))
-        verify = self._head_of("verify")
-        log_probs, found = verify.run({"hidden": hidden[:, 0]})
-        wrong = np.flatnonzero(found != drafted[:, 0])
-        count = int(wrong[0]) + 1 if wrong.size else len(found)
-        self._take_over(state, len(found), count)
-        return log_probs[None, :count], found[None, :count]
-
-    def _draft(self, tokens: IntArray, steps: int) -> list[Array]:
         head = self._use("draft")
         self._feed |= {
             "token": tokens,
             "candidates": self._candidates,
-            "steps": np.array([steps]),
+            "steps": np.array([min(most, DRAFTED)]),
             "end": self._end,
         }
-        return head.run(self._feed)
+        drafted, hidden, *state = head.run(self._feed)
+        verify = self._head_of("verify")
+        log_probs, found = verify.run({"hidden": hidden[:, 0]})
+        wrong = np.flatnonzero(found != drafted[:, 0])
+        count = int(wrong[0]) + 1 if wrong.size else len(found)
+        self._take_over(head, _kept(head, state, len(found), count))
+        return log_probs[None, :count], found[None, :count]
 
-    def _take_over(self, state: list[Array], drafted: int, kept: int) -> None:
-        """The state after the steps that are kept, of all that were drafted."""
-        head = self._use("draft")
-        for position, growing in enumerate(head.growing):
-            part = state[position]
-            if growing is None:  # it came out as it was after every step
-                state[position] = part[kept - 1]
-            elif kept < drafted:
-                length = part.shape[growing] - drafted + kept
-                shorter = (*[slice(None)] * growing, slice(length))
-                state[position] = np.ascontiguousarray(part[shorter])
-        self._state = state
-        for name, position in head.state:
-            self._feed[name] = state[position]
+
+def _kept(head: HeadGraph, state: list[Array], drafted: int, kept: int) -> list[Array]:
+    """The state after the steps that are kept, of all that were drafted."""
+    return [
+        _after(part, growing, drafted, kept)
+        for part, growing in zip(state, head.growing, strict=True)
+    ]
+
+
+def _after(part: Array, growing: int | None, drafted: int, kept: int) -> Array:
+    if growing is None:  # it came out as it was after every step
+        after: Array = part[kept - 1]
+        return after
+    if kept == drafted:
+        return part
+    length = part.shape[growing] - drafted + kept
+    return np.ascontiguousarray(part[(*[slice(None)] * growing, slice(length))])

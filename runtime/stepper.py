@@ -9,7 +9,7 @@ being beam j of sentence b. The beam may differ from step to step (the first ste
 one row a sentence).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +59,10 @@ class Decoding(Protocol):
         Their rows of the last step stay, in order; those of the others are dropped.
         """
         ...
+
+
+# As SpeculativeDecoding.ahead.
+Ahead = Callable[[IntArray, int], tuple[FloatArray, IntArray]]
 
 
 class SpeculativeDecoding(Decoding, Protocol):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2edge.runtime.stepper import (
+    Ahead,
     Decoding,
     FloatArray,
     Inputs,
@@ -25,7 +26,6 @@ from seq2edge.runtime.stepper import (
 from seq2edge.runtime.tokenizer import Tokenizer
 
 T = TypeVar("T")
-Ahead = Callable[[IntArray, int], tuple[FloatArray, IntArray]]
 Clock = Callable[[], float]  # seconds, as time.perf_counter
 
 TOKENIZE = "tokenize"
