@@ -14,18 +14,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from toy_bundle import SENTENCES, write_toy_bundle
+from toy_bundle import SENTENCES
 
 from seq2edge.cli import main
 
 LINE = SENTENCES[0].encode() + b"\n"
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy") / "bundle"
-    write_toy_bundle(folder)
-    return folder
 
 
 @pytest.fixture

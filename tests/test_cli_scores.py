@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import assert_one_sentence, seq2edge
-from toy_bundle import SENTENCES, write_toy_bundle
+from toy_bundle import SENTENCES
 
 from seq2edge.runtime import Translator
 
@@ -15,13 +15,6 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 PAGE = (ROOT / "docs" / "alignment-and-scoring.md").read_text(encoding="utf-8")
 PAIRS = "".join(f"{text}\t{SENTENCES[1]}\n" for text in SENTENCES).encode()
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy") / "bundle"
-    write_toy_bundle(folder)
-    return folder
 
 
 def test_score_prints_log_probability_tokens_and_perplexity(toy: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from toy_bundle import SENTENCES, write_toy_bundle
+from toy_bundle import SENTENCES
 
 from seq2edge.cli import main
 from seq2edge.runtime import engine, trials
@@ -22,13 +22,6 @@ HERE = Device("Some CPU", 1, "1.32.0")
 DEFAULT = Setting.of(EngineOptions())
 TUNED = replace(DEFAULT, threads=2, arena=False)
 SHORT = ("--repeat", 3, "--beam-size", 1)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy") / "bundle"
-    write_toy_bundle(folder)
-    return folder
 
 
 @pytest.fixture

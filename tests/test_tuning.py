@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_bundle import SENTENCES, write_toy_bundle
+from toy_bundle import SENTENCES
 
 from seq2edge.runtime.bundle import TUNING, Bundle, hash_files, unlisted_files
 from seq2edge.runtime.engine import Engine, EngineOptions
@@ -38,13 +38,6 @@ HERE = Device("Some CPU", 4, "1.32.0")
 TAGGER = Path(__file__).parent / "data" / "toy-tagger-int8"
 DEFAULT = Setting.of(EngineOptions())
 TUNED = Setting(threads=2, spinning=True, arena=False, speculates=False)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tuning") / "toy"
-    write_toy_bundle(folder)
-    return folder
 
 
 @pytest.fixture
