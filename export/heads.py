@@ -15,9 +15,14 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
+from seq2edge.export.candidates import CANDIDATES
+from seq2edge.export.output_layer import SMALLEST, OutputLayer, output_layer
 from seq2edge.export.prune import prune
-from seq2edge.export.speculation import draft_head, output_layer, verify_head
+from seq2edge.export.recipe import Chooses
+from seq2edge.export.shortlisting import ahead_head, shortlist_head, shortlisted
+from seq2edge.export.speculation import draft_head, verify_head
 from seq2edge.export.top import Constants, top
+from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.manifest import LOGITS, Task
 
 ATTENTION = "attention"
@@ -30,9 +35,7 @@ def greedy_head(decoder: ModelProto) -> ModelProto:
     # LogSoftmax and TopK(1) took no longer than ArgMax and ReduceMax at batch 1, and
     # less than ReduceLogSumExp at 5 rows and above (vocabulary 5,000).
     results = "best_log_probs", "best_tokens"
-    best, constants = top(
-        "log_probs", logits_width(decoder), "one", results, single=True
-    )
+    best, constants = _best(decoder, "one", results, single=True)
     nodes = [
         make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1),
         *best,
@@ -59,7 +62,7 @@ def attention_head(decoder: ModelProto) -> ModelProto:
 
 def _top_head(decoder: ModelProto, name: str) -> ModelProto:
     results = "top_log_probs", "top_tokens"
-    best, constants = top("log_probs", logits_width(decoder), "count", results)
+    best, constants = _best(decoder, "count", results)
     nodes = [make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1), *best]
     outputs = [
         _value("top_log_probs", TensorProto.FLOAT, ["rows", "count"]),
@@ -69,6 +72,23 @@ def _top_head(decoder: ModelProto, name: str) -> ModelProto:
     model.graph.input.append(_value("count", TensorProto.INT64, [1]))
     _reorder_state(model.graph)
     return model
+
+
+def _best(
+    decoder: ModelProto, count: str, results: tuple[str, str], single: bool = False
+) -> tuple[list[NodeProto], Constants]:
+    """Nodes that find the best tokens by `log_probs`: of the vocabulary or candidates.
+
+    A candidate's place is looked up; of so few, TopK finds the best by itself faster.
+    """
+    if all(value.name != CANDIDATES for value in decoder.graph.input):
+        return top("log_probs", logits_width(decoder), count, results, single)
+    log_probs, tokens = results
+    nodes = [
+        make_node("TopK", ["log_probs", count], [log_probs, "best_places"]),
+        make_node("Gather", [CANDIDATES, "best_places"], [tokens]),
+    ]
+    return nodes, {}
 
 
 def scores_head(decoder: ModelProto) -> ModelProto:
@@ -113,16 +133,44 @@ HEADS: Mapping[str, Mapping[str, MakeHead]] = {
 
 
 def heads_of(
-    decoder: ModelProto, task: Task, drafts: bool = False
+    decoder: ModelProto, task: Task, chooses: Chooses = "steps"
 ) -> Mapping[str, MakeHead]:
-    """What makes each head that a decoder can have; drafts: those, if it can."""
+    """What makes each head that a decoder can have."""
     made = dict(HEADS[task])
     if all(value.name != ATTENTION for value in decoder.graph.output):
         made.pop(ATTENTION, None)
-    if drafts and (layer := output_layer(decoder)):
-        made["draft"] = lambda decoder: draft_head(_unattended(decoder), layer)
-        made["verify"] = lambda decoder: verify_head(greedy_head(decoder), layer)
+    layer = None if chooses == "steps" else output_layer(decoder)
+    if layer is None and chooses == "shortlist":
+        raise ExportError(
+            f"a shortlist is for a vocabulary of {SMALLEST} tokens or more, and an "
+            "output layer that is a product; export without it"
+        )
+    if layer is not None:
+        made |= _drafting(layer) if chooses == "drafts" else _shortlisting(made, layer)
     return made
+
+
+def _drafting(layer: OutputLayer) -> dict[str, MakeHead]:
+    return {
+        "draft": lambda decoder: draft_head(_unattended(decoder), layer),
+        "verify": lambda decoder: verify_head(greedy_head(decoder), layer),
+    }
+
+
+def _shortlisting(
+    made: Mapping[str, MakeHead], layer: OutputLayer
+) -> dict[str, MakeHead]:
+    """All heads that choose; the scores are still those of all tokens."""
+
+    def of_candidates(name: str, make: MakeHead) -> MakeHead:
+        dropped = (lambda model: model) if name == ATTENTION else _unattended
+        return lambda decoder: make(shortlisted(dropped(decoder), layer))
+
+    choosing = {k: of_candidates(k, v) for k, v in made.items() if k != "scores"}
+    return choosing | {
+        "shortlist": lambda decoder: shortlist_head(decoder, layer),
+        "ahead": lambda decoder: ahead_head(_unattended(decoder), layer),
+    }
 
 
 def _with_head(

@@ -21,6 +21,8 @@ DOCS = {
     "decoder.draft": "Up to `steps` steps at once: the best next token among the "
     "`candidates` in each, and what the output layer would have read",
     "decoder.verify": "The output layer: the best token of each row of `hidden`",
+    "decoder.shortlist": "What the `candidates` need of the output layer",
+    "decoder.ahead": "Up to `steps` steps of greedy search at once, among `candidates`",
     "decoder.stream": "One position of the input: the logits of its labels",
 }
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")

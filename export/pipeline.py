@@ -28,7 +28,7 @@ from seq2edge.export.own_sentences import own_sample
 from seq2edge.export.pack import check_target, publish, staging
 from seq2edge.export.packing import any_order
 from seq2edge.export.parity import Note
-from seq2edge.export.recipe import Calibration, Moments, Ranges
+from seq2edge.export.recipe import Calibration, Chooses, Moments, Ranges
 from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
@@ -47,6 +47,7 @@ from seq2edge.runtime.manifest import (
     Task,
 )
 from seq2edge.runtime.records import Reader
+from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.tokenizer import load_tokenizer
 from seq2edge.runtime.weighing import weigh
 
@@ -70,7 +71,7 @@ class _Graphs:
     encoder: ModelProto
     decoder: ModelProto | None  # None: a model that goes no steps
     quantization: Mapping[str, object] | None = None
-    drafts: bool = True  # whether it may have heads that draft
+    chooses: Chooses = "drafts"
 
     def models(self, contract: Contract) -> dict[str, ModelProto]:
         """The graphs of a bundle, by their files' names."""
@@ -87,10 +88,15 @@ class _Graphs:
     def _heads(self, contract: Contract) -> Mapping[str, MakeHead]:
         if self.decoder is None:
             return {}
-        # Drafts are made of what the tokens of one source may become.
+        # A shortlist has what the tokens of one source may become.
         reads_tokens = [spec.kind for spec in contract.inputs] == ["tokens"]
-        drafts = self.drafts and reads_tokens
-        return heads_of(self.decoder, contract.task, drafts)
+        if self.chooses == "shortlist" and not reads_tokens:
+            raise ExportError(
+                "a shortlist is for models that read one input of tokens; export this "
+                "one without"
+            )
+        chooses = self.chooses if reads_tokens else "steps"
+        return heads_of(self.decoder, contract.task, chooses)
 
 
 def export_checkpoint(
@@ -172,13 +178,17 @@ class _Export:
             )
         )
         certificate = {**self._certificate(), **judge.certify_float()}
-        if self.options.precision != "fp32":
+        quantizes = self.options.precision != "fp32"
+        if quantizes:
             graphs = self._quantize(graphs, judge)
             self.note(f"writing the {graphs.precision} graphs")
             draft = self._write(graphs, contract)
+        draft, shortlist = self._with_shortlist(draft, graphs, sample, judge)
+        if quantizes:
             certificate |= judge.certify_quantized()
-        draft, drafts = self._with_shortlist(draft, graphs, sample, judge)
-        finished = self._finish(draft, sample, {**certificate, **drafts})
+        if shortlist is not None:
+            certificate |= self._certify_shortlist(draft, shortlist, sample, judge)
+        finished = self._finish(draft, sample, certificate)
         publish(self.folder / graphs.precision, output, self.options.force)
         return finished
 
@@ -248,7 +258,9 @@ class _Export:
         result = quantize.quantize(encoder, decoder, ranges, recipe)
         report = quantize.report(result, recipe)
         precision = cast(Precision, self.options.precision)  # checked in the options
-        return _Graphs(precision, result.encoder, result.decoder, report, recipe.drafts)
+        return _Graphs(
+            precision, result.encoder, result.decoder, report, recipe.chooses
+        )
 
     def _write(self, graphs: _Graphs, contract: Contract) -> Manifest:
         """Fill a folder with all but the golden examples and the certificate."""
@@ -293,11 +305,11 @@ class _Export:
 
     def _with_shortlist(
         self, draft: Manifest, graphs: _Graphs, sample: Sample, judge: Judge
-    ) -> tuple[Manifest, Mapping[str, object]]:
-        """Learn what drafts are made of, and compare them with single steps."""
-        if "draft" not in draft.heads:
-            return draft, {}
-        self.note("learning what drafts are made of")
+    ) -> tuple[Manifest, Shortlist | None]:
+        """Learn what a source may become, where heads ask for it."""
+        if not {"draft", "shortlist"} & draft.heads.keys():
+            return draft, None
+        self.note("learning the shortlist")
         folder, [spec] = self.folder / graphs.precision, draft.inputs
         sources = [example[spec.name] for example in sample.examples]
         size = drafting.source_size(graphs.encoder, spec.name, sources)
@@ -305,11 +317,19 @@ class _Export:
         shortlist.save(folder / drafting.FILE)
         draft = replace(draft, files=hash_files(folder), shortlist=drafting.FILE)
         draft.write(folder)
-        self.note("comparing drafts with single steps")
-        share = self.options.limits.min_exact
-        return draft, {
-            "drafts": drafting.check_drafts(folder, shortlist, sample, share)
-        }
+        return draft, shortlist
+
+    def _certify_shortlist(
+        self, draft: Manifest, shortlist: Shortlist, sample: Sample, judge: Judge
+    ) -> Mapping[str, object]:
+        """Compare several steps at once with single ones."""
+        self.note("comparing several steps at once with single ones")
+        folder, share = self.folder / draft.precision, self.options.limits.min_exact
+        name = "drafts" if "draft" in draft.heads else "shortlist"
+        found = drafting.check_drafts(
+            folder, shortlist, sample, judge.translations, share
+        )
+        return {name: found}
 
     def _certificate(self) -> dict[str, Any]:
         """What the figures were measured on, and their limits."""

@@ -13,6 +13,7 @@ From how many hidden units on a recurrent operator of an encoder leaves fp32 is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ Range = tuple[float, float]
 Ranges = Mapping[str, Range]  # activation to its least and greatest value
 # Activation to the sum of its outer products with itself (features, features).
 Moments = Mapping[str, FloatArray]
+# Among what greedy and beam search choose: all tokens at every step; the same, with
+# drafts of several steps; or the candidates of a shortlist.
+Chooses = Literal["steps", "drafts", "shortlist"]
 NEVER = 1 << 30  # more hidden units than anyone has
 
 
@@ -41,13 +45,17 @@ class Recipe:
     anchored_from_hidden: int = 128  # an LSTM that is given no first state
     # A ReLU's state has no bound: a scale that holds the largest loses the small ones.
     relu_scan_from_hidden: int = NEVER
-    # Heads that draft greedy translations: faster, and the decoder is there once more.
-    drafts: bool = True
+    # Drafts are faster than steps alone, and the decoder is there once more for them. A
+    # shortlist is faster still, and part of what is lost.
+    chooses: Chooses = "drafts"
 
     def __post_init__(self) -> None:
         """Refuse what no kernel computes."""
         if self.product_bits not in (7, 8):
             raise ExportError(f"product_bits is {self.product_bits}; use 7 or 8")
+        if self.chooses not in get_args(Chooses):
+            known = ", ".join(get_args(Chooses))
+            raise ExportError(f"chooses is {self.chooses!r}, and none of {known}")
         if self.layer_bits not in (4, 8):
             raise ExportError(f"layer_bits is {self.layer_bits}; use 4 or 8")
         if self.block_size not in (16, 32, 64, 128, 256):

@@ -31,6 +31,9 @@ class ExportOptions:
     # What int8 and int4 mean: the preset of this name, or a recipe of one's own.
     target: str | None = None  # None: portable
     recipe: Recipe | None = None
+    # Search chooses among what a source's tokens may become: faster, and part of what
+    # int8 or int4 may lose.
+    shortlist: bool = False
     force: bool = False  # replace a bundle
     # What a multilingual checkpoint is told; its bundle is told the same by default.
     languages: LanguagePair = field(default_factory=LanguagePair)
@@ -46,6 +49,11 @@ class ExportOptions:
                 raise ExportError(f"fp32 has no target {self.target!r}; leave it out")
             if self.recipe is not None:
                 raise ExportError("a target is a recipe; give one of the two")
+        if self.shortlist and self.precision == "fp32":
+            raise ExportError(
+                "a shortlist may change what is written, and fp32 writes what PyTorch "
+                "does; use int8 or int4"
+            )
         if self.recipe is not None and self.recipe.layer_bits != 8:
             raise ExportError("a recipe leaves layer_bits to the precision int4")
 
@@ -53,6 +61,8 @@ class ExportOptions:
     def quantization(self) -> Recipe:
         """What a precision other than fp32 means."""
         recipe = self.recipe or recipe_of(self.target or PORTABLE)
+        if self.shortlist:
+            recipe = replace(recipe, chooses="shortlist")
         return replace(recipe, layer_bits=4) if self.precision == "int4" else recipe
 
 

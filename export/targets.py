@@ -40,7 +40,10 @@ TARGETS: Mapping[str, Recipe] = {
         Recipe("arm-dotprod", product_bits=8),
         Recipe("arm-i8mm", product_bits=8),
         Recipe(
-            "small-memory", scan_from_hidden=64, anchored_from_hidden=64, drafts=False
+            "small-memory",
+            scan_from_hidden=64,
+            anchored_from_hidden=64,
+            chooses="steps",
         ),
     )
     if recipe.target is not None

@@ -16,24 +16,47 @@ from seq2edge.runtime.manifest import LOGITS, InputSpec, Manifest, TensorSpec
 from seq2edge.runtime.stepper import Inputs
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Head = Literal["greedy", "beam", "scores", "attention", "draft", "verify", "stream"]
+Head = Literal[
+    "greedy",
+    "beam",
+    "scores",
+    "attention",
+    "draft",
+    "verify",
+    "shortlist",
+    "ahead",
+    "stream",
+]
 
 TOKEN = TensorSpec("token", "int64", ("rows",))
 PARENTS = TensorSpec("parents", "int64", ("rows",))
 COUNT = TensorSpec("count", "int64", (1,))
+
+CANDIDATES = TensorSpec("candidates", "int64", ("candidates",))
+_SEVERAL = (  # steps in one run
+    TOKEN,
+    CANDIDATES,
+    TensorSpec("steps", "int64", (1,)),  # at most
+    TensorSpec("end", "int64", (1,)),  # the token after which there are no more
+)
+MASK = TensorSpec("candidate_mask", "float32", ("masks", "candidates"))
+# What the candidates need of the output layer.
+GATHERED = (
+    TensorSpec("candidate_weight", "int8", ("features", "candidates")),
+    TensorSpec("candidate_scale", "float32", ("candidates",)),
+    TensorSpec("candidate_bias", "float32", ("candidates",)),
+)
+CHOOSING: tuple[Head, ...] = ("greedy", "beam", "attention")
 
 HEAD_INPUTS: dict[Head, tuple[TensorSpec, ...]] = {
     "greedy": (TOKEN,),
     "beam": (TOKEN, PARENTS, COUNT),
     "scores": (TOKEN, PARENTS),
     "attention": (TOKEN, PARENTS, COUNT),
-    "draft": (
-        TOKEN,
-        TensorSpec("candidates", "int64", ("candidates",)),
-        TensorSpec("steps", "int64", (1,)),  # at most
-        TensorSpec("end", "int64", (1,)),  # the token after which there are no more
-    ),
+    "draft": _SEVERAL,
     "verify": (TensorSpec("hidden", "float32", ("rows", "features")),),
+    "shortlist": (CANDIDATES,),
+    "ahead": _SEVERAL,
     "stream": (),  # one position of the input, see stream_input
 }
 _TOP = (
@@ -57,6 +80,11 @@ HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
         TensorSpec("hidden", "float32", ("steps", "rows", "features")),
     ),
     "verify": _BEST,  # a row a step
+    "shortlist": GATHERED,
+    "ahead": (
+        TensorSpec("ahead_tokens", "int64", ("steps", "rows")),
+        TensorSpec("ahead_log_probs", "float32", ("steps", "rows")),
+    ),
     "stream": (TensorSpec(LOGITS, "float32", ("rows", "labels")),),
 }
 
@@ -121,14 +149,16 @@ def encoder_contract(manifest: Manifest) -> GraphContract:
 def head_contract(manifest: Manifest, head: Head) -> GraphContract:
     """Tokens, memory and state in; the results and the next state out."""
     memory, state = manifest.memory, manifest.state
-    if head == "verify":
+    if head in ("verify", "shortlist"):
         return GraphContract(HEAD_INPUTS[head], HEAD_RESULTS[head])
     following = state
     if head == "draft":
         following = tuple(_after_every_step(spec) for spec in state)
-    read = (
-        (stream_input(manifest.inputs[0]),) if head == "stream" else HEAD_INPUTS[head]
-    )
+    read = HEAD_INPUTS[head]
+    if head == "stream":
+        read = (stream_input(manifest.inputs[0]),)
+    elif head in CHOOSING and "shortlist" in manifest.heads:
+        read = (*read, CANDIDATES, MASK, *GATHERED)
     return GraphContract(
         read + _prefixed("memory", memory) + _prefixed("state", state),
         HEAD_RESULTS[head] + _prefixed("next", following),

@@ -18,6 +18,7 @@ from seq2edge.runtime.fitting import fitted
 from seq2edge.runtime.manifest import LOGITS
 from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph, map_tables
 from seq2edge.runtime.shortlist import Shortlist
+from seq2edge.runtime.shortlisted import AheadDecoding, ShortlistedDecoding
 from seq2edge.runtime.speculation import Speculation
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, Stream
 from seq2edge.runtime.tuned import engine_options
@@ -47,8 +48,10 @@ class Engine:
         )
         results = bundle.manifest.memory or bundle.manifest.outputs
         self._split = len(results)
-        self._shortlist = _shortlist(bundle) if options.speculates else None
-        self._source = bundle.manifest.inputs[0].name
+        self._restricts = "shortlist" in bundle.manifest.heads
+        reads = self._restricts or options.speculates
+        self._shortlist = _shortlist(bundle) if reads else None
+        self._source = bundle.manifest.inputs[0]
         vocabulary = bundle.manifest.vocabulary
         self._end = vocabulary.end if vocabulary else 0
         self._heads: dict[str, HeadGraph] = {}
@@ -70,9 +73,11 @@ class Engine:
         """Encode a batch; InputError names the array that doesn't fit the manifest."""
         memory, state = self.encode(inputs)
         batch = len(next(iter(inputs.values())))
-        if batch > 1 or self._shortlist is None:
+        if self._shortlist is not None and self._restricts:
+            return self._shortlisted(self._shortlist, inputs, memory, state)
+        if batch > 1 or self._shortlist is None or not self.options.speculates:
             return GraphDecoding(self.head, memory, state, batch)
-        candidates = self._shortlist.candidates(inputs[self._source][0])
+        candidates = self._shortlist.candidates(inputs[self._source.name][0])
         return Speculation(self.head, memory, state, candidates, self._end)
 
     def encode(self, inputs: Inputs) -> tuple[dict[str, Array], list[Array]]:
@@ -117,6 +122,23 @@ class Engine:
         """The profile of the encoder and of each head that was used; ends profiling."""
         graphs: dict[str, Graph] = {"encoder": self._encoder, **self._heads}
         return {name: graph.end_profiling() for name, graph in graphs.items()}
+
+    def _shortlisted(
+        self,
+        shortlist: Shortlist,
+        inputs: Inputs,
+        memory: dict[str, Array],
+        state: list[Array],
+    ) -> Decoding:
+        """Choose among what these sources may become."""
+        sources = inputs[self._source.name]
+        if len(sources) == 1 and self.options.speculates:
+            candidates = shortlist.candidates(sources[0])
+            return AheadDecoding(self.head, memory, state, candidates, self._end)
+        lengths = inputs[self._source.lengths or ""]
+        rows = [row[:n] for row, n in zip(sources, lengths.tolist(), strict=True)]
+        candidates, absent = shortlist.of_batch(rows)
+        return ShortlistedDecoding(self.head, memory, state, candidates, absent)
 
     def _encode(self, inputs: Inputs) -> list[Array]:
         check_inputs(inputs, self.bundle.manifest.inputs)

@@ -44,8 +44,10 @@ HEADS: Mapping[str, tuple[str, ...]] = {
         "beam",
         "scores",
         "attention",  # if it has one
-        "draft",  # these two with a shortlist, unless the vocabulary is small
+        "draft",  # these two go with a shortlist that drafts are made of,
         "verify",
+        "shortlist",  # and these with one that search chooses among
+        "ahead",
     ),
     "tagging": ("stream",),  # none where the model can't go word by word
     "classification": (),
@@ -210,7 +212,7 @@ class Manifest:
     quantization: Json | None
     certificate: Json
     provenance: Json
-    shortlist: str | None = None  # what drafts are made of
+    shortlist: str | None = None  # the file of one
     tables: tuple[TableSpec, ...] = ()
     footprint: FootprintSpec | None = None  # None: the system didn't tell
 
@@ -357,9 +359,10 @@ def _task_faults(manifest: Manifest) -> Iterator[str]:
                 yield f"{key} is null, and generation needs it"
     elif all(spec.name != LOGITS for spec in manifest.outputs):
         yield f"outputs has no {LOGITS}, which {task} reads"
-    drafts = {"draft", "verify"} <= manifest.heads.keys()
-    if manifest.shortlist is not None and not drafts:
-        yield "there is a shortlist, and no head draft and verify"
+    pairs = {"draft", "verify"}, {"shortlist", "ahead"}
+    read = any(pair <= manifest.heads.keys() for pair in pairs)
+    if manifest.shortlist is not None and not read:
+        yield "there is a shortlist, and no heads that read it"
     if writes == bool(manifest.labels):
         yield f"labels {'is not' if writes else 'is'} empty in {task}"
     wrong = manifest.outputs if writes else manifest.memory

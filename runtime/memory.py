@@ -96,7 +96,9 @@ def _head_bytes(manifest: Manifest, work: Work) -> int:
         return 0
     asked = ["beam"] if work.beam > 1 else ["greedy"]
     if work.rows == 1 and manifest.shortlist is not None:
-        asked = ["draft", "verify"]
+        asked = ["draft", "verify", "ahead"]  # those that there are
+    elif manifest.shortlist is not None:
+        asked.append("shortlist")
     if search.forced_end:  # an end that is forced comes from all scores
         asked.append("scores")
     return sum(footprint.head_bytes.get(name, 0) for name in asked)

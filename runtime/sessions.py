@@ -14,6 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from seq2edge.runtime.contract import (
     HEAD_RESULTS,
+    MASK,
     Array,
     GraphContract,
     Head,
@@ -118,6 +119,7 @@ class HeadGraph(Graph):
         self.results = len(HEAD_RESULTS[name])
         self.takes_parents = "parents" in self.inputs
         self.takes_count = "count" in self.inputs
+        self.takes_candidates = MASK.name in self.inputs
         # A graph leaves out the memory and the state that it doesn't read.
         self.state = [
             (f"state.{spec.name}", position)

@@ -1,10 +1,12 @@
-"""The tokens that may come in the translation of a source, of which drafts are made.
+"""The tokens that may come in the translation of a source.
 
 Some are common to all sources, others belong to single tokens of the source (a lexical
-shortlist, as of Marian). What isn't in the list costs time only, for every draft is
-verified against the whole vocabulary.
+shortlist, as of Marian). Drafts are made of them, which are verified against the whole
+vocabulary, so that what isn't in the list costs time only; or a search chooses among
+them, and it never comes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +51,20 @@ class Shortlist:
         for token in source[source < len(self.counts)].tolist():
             chosen[self.of_source[firsts[token] : firsts[token + 1]]] = True
         return np.flatnonzero(chosen)
+
+    def of_batch(
+        self, sources: Sequence[Integers]
+    ) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Those of all sources, each once and ascending: (candidates,).
+
+        And of which sources they aren't: (sources, candidates).
+        """
+        each = [self.candidates(source) for source in sources]
+        present = np.zeros((len(each), len(self._is_common)), dtype=np.bool_)
+        for row, ids in zip(present, each, strict=True):
+            row[ids] = True
+        union = np.flatnonzero(present.any(axis=0))
+        return union, ~present[:, union]
 
     @classmethod
     def load(cls, path: Path) -> "Shortlist":

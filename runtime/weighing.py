@@ -20,11 +20,10 @@ from seq2edge.runtime import schema
 from seq2edge.runtime.bundle import Bundle
 from seq2edge.runtime.child import ask_process
 from seq2edge.runtime.contract import Array, Head
-from seq2edge.runtime.decoding import GraphDecoding
 from seq2edge.runtime.engine import Engine, EngineOptions
 from seq2edge.runtime.manifest import FootprintSpec, InputSpec
 from seq2edge.runtime.resources import forget_peak, mapped_memory, resident_memory
-from seq2edge.runtime.stepper import Inputs
+from seq2edge.runtime.stepper import Decoding, Inputs
 from seq2edge.runtime.tokenizer import load_tokenizer
 
 _POSITIONS = 1024  # of the source, encoded at once: tensors are large beside a page
@@ -74,7 +73,7 @@ def _held(bundle: Bundle) -> int:
 
 def _head_bytes(engine: Engine, name: str) -> int:
     before = _held(engine.bundle)
-    if name in ("draft", "verify", "stream"):
+    if name in ("draft", "verify", "shortlist", "ahead", "stream"):
         engine.head(name)  # type: ignore[arg-type]
     else:
         _step(engine, name, _Begun.of(engine, 1, 1, 1))  # type: ignore[arg-type]
@@ -159,24 +158,21 @@ class _Begun:
 
     batch: int
     rows: int
-    memory: dict[str, Array]
-    state: list[Array]  # of each row
+    decoding: Decoding
 
     @classmethod
     def of(cls, engine: Engine, batch: int, beam: int, length: int) -> "_Begun":
-        memory, state = engine.encode(_inputs(engine, batch, length))
-        state = [np.repeat(part, beam, axis=0) for part in state]
-        return cls(batch, batch * beam, memory, state)
+        return cls(batch, batch * beam, engine.start(_inputs(engine, batch, length)))
 
 
 def _step(engine: Engine, name: Head, begun: _Begun) -> object:
     """The first step, by a head."""
-    decoding = GraphDecoding(engine.head, begun.memory, begun.state, begun.batch)
+    decoding = begun.decoding
     vocabulary = engine.bundle.manifest.vocabulary
     tokens = np.full(begun.rows, vocabulary.start if vocabulary else 0)
     if name == "greedy":
         return decoding.best(tokens, None, 1)
-    parents = np.arange(begun.rows)
+    parents = np.repeat(np.arange(begun.batch), begun.rows // begun.batch)
     if name == "scores":
         return decoding.scores(tokens, parents)
     ask = decoding.attended if name == "attention" else decoding.best

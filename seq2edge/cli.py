@@ -162,6 +162,12 @@ def language_options(command: F) -> F:
     help="Lines of INPUT or INPUT TAB REFERENCE to judge by, a field for each input "
     "[default: the checkpoint's sample.tsv].",
 )
+@click.option(
+    "--shortlist",
+    is_flag=True,
+    help="Let search choose among a thousand tokens and what a source's own may become "
+    "(int8 and int4): faster, and part of what may be lost.",
+)
 @language_options
 @click.option("--force", is_flag=True, help="Replace BUNDLE if it is one already.")
 @click.option(
@@ -191,6 +197,7 @@ def export(
     precision: str,
     target: str | None,
     sample: Path | None,
+    shortlist: bool,
     source_language: str | None,
     target_language: str | None,
     force: bool,
@@ -204,6 +211,8 @@ def export(
     """
     if target and precision == "fp32":
         raise click.UsageError("--target goes with --precision int8 or int4")
+    if shortlist and precision == "fp32":
+        raise click.UsageError("--shortlist goes with --precision int8 or int4")
     from seq2edge.export.parity import QualityLimits
     from seq2edge.export.pipeline import ExportOptions, export_checkpoint
     from seq2edge.progress import stages
@@ -218,6 +227,7 @@ def export(
         precision=precision,
         target=target,
         sample=sample,
+        shortlist=shortlist,
         limits=limits,
         force=force,
         languages=LanguagePair(source_language, target_language),

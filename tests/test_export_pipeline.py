@@ -133,21 +133,41 @@ def test_a_target_is_in_the_manifest_and_in_words(tmp_path: Path) -> None:
     assert words.startswith("stranger, int8 for arm-i8mm, generation, ")
 
 
-@pytest.mark.parametrize("drafts", [True, False])
-def test_a_recipe_may_leave_out_the_heads_that_draft(drafts: bool) -> None:
-    size = 1024  # the smallest vocabulary that has them
+def with_output_layer(size: int) -> onnx.ModelProto:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", size])
     weight = numpy_helper.from_array(np.zeros((4, size), np.float32), "weight")
     node = helper.make_node("MatMul", ["state.hidden", "weight"], ["logits"])
-    decoder = helper.make_model(
-        helper.make_graph([node], "decoder", [], [logits], [weight])
-    )
+    graph = helper.make_graph([node], "decoder", [], [logits], [weight])
+    return helper.make_model(graph)
+
+
+def test_what_a_shortlist_is_not_for_is_refused() -> None:
+    none = onnx.ModelProto()
     contract = Contract("generation", (SOURCE,), (), (), ())
-    graphs = _Graphs("int8", onnx.ModelProto(), decoder, drafts=drafts)
+    small = _Graphs("int8", none, with_output_layer(1023), chooses="shortlist")
+    with pytest.raises(ExportError, match="1024 tokens or more"):
+        small.head_files(contract)
+    frames = replace(SOURCE, kind="frames", shape=("batch", "time", 4), dtype="float32")
+    contract = Contract("generation", (frames,), (), (), ())
+    large = _Graphs("int8", none, with_output_layer(1024), chooses="shortlist")
+    with pytest.raises(ExportError, match="one input of tokens"):
+        large.head_files(contract)
+
+
+@pytest.mark.parametrize(
+    ("chooses", "more"),
+    [
+        ("steps", set()),
+        ("drafts", {"draft", "verify"}),
+        ("shortlist", {"shortlist", "ahead"}),
+    ],
+)
+def test_a_recipe_says_among_what_heads_choose(chooses: Any, more: set[str]) -> None:
+    decoder = with_output_layer(1024)  # the smallest that has them
+    contract = Contract("generation", (SOURCE,), (), (), ())
+    graphs = _Graphs("int8", onnx.ModelProto(), decoder, chooses=chooses)
     heads = set(graphs.head_files(contract))
-    assert heads == {"greedy", "beam", "scores"} | (
-        {"draft", "verify"} if drafts else set()
-    )
+    assert heads == {"greedy", "beam", "scores"} | more
 
 
 def test_the_graphs_say_what_they_are(int8: Path) -> None:

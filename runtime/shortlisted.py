@@ -1,0 +1,112 @@
+"""Decoding with heads that choose among the candidates of a shortlist.
+
+A batch has the candidates of all its sentences, and a mask that leaves each its own, so
+that a sentence's translation doesn't depend on the others. What is asked for all tokens
+(`scores`, `logits`) is of all tokens here too.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2edge.runtime.contract import CANDIDATES, GATHERED, MASK, Array, Head
+from seq2edge.runtime.decoding import GraphDecoding
+from seq2edge.runtime.sessions import HeadGraph
+from seq2edge.runtime.stepper import FloatArray, IntArray
+
+AHEAD = 64  # steps in one run: a deadline is looked at between two
+
+
+class ShortlistedDecoding(GraphDecoding):
+    """A batch under way, a step a run."""
+
+    def __init__(
+        self,
+        head: Callable[[Head], HeadGraph],
+        memory: dict[str, Array],
+        state: list[Array],
+        candidates: IntArray,
+        absent: NDArray[np.bool_],
+    ) -> None:
+        """candidates (n,), ascending; absent (batch, n): which aren't a sentence's."""
+        super().__init__(head, memory, state, len(absent))
+        self._candidates = candidates
+        self._absent = absent
+
+    def best(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray]:
+        """As Decoding; of more than there are candidates, all tokens are looked at."""
+        if count <= len(self._candidates):
+            return super().best(tokens, parents, count)
+        log_probs = self.scores(tokens, parents)
+        best = np.argsort(-log_probs, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(log_probs, best, axis=1), best
+
+    def keep(self, sentences: IntArray) -> None:
+        """As Decoding."""
+        if len(sentences) < self._batch:
+            self._absent = self._absent[sentences]
+        super().keep(sentences)
+
+    @cached_property
+    def _gathered(self) -> dict[str, Array]:
+        """What the candidates need of the output layer."""
+        feed = {CANDIDATES.name: self._candidates}
+        found = self._head_of("shortlist").run(feed)
+        names = [spec.name for spec in GATHERED]
+        return feed | dict(zip(names, found, strict=True))
+
+    def _use(self, name: Head) -> HeadGraph:
+        known = self._head
+        head = super()._use(name)
+        if head is not known and head.takes_candidates:
+            self._feed |= self._gathered
+            self._feed[MASK.name] = self._mask(self._rows)
+        return head
+
+    def _step(
+        self, name: Head, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> list[Array]:
+        if self._use(name).takes_candidates and len(tokens) != self._rows:
+            self._feed[MASK.name] = self._mask(len(tokens))
+        return super()._step(name, tokens, parents, count)
+
+    def _mask(self, rows: int) -> FloatArray:
+        """What is added to the logits of every row, (rows or 1, candidates)."""
+        if not self._absent.any():  # one row for all
+            return np.zeros((1, len(self._candidates)), np.float32)
+        mask = np.where(self._absent, np.float32(-np.inf), np.float32(0))
+        return np.repeat(mask, rows // self._batch, axis=0)
+
+
+class AheadDecoding(ShortlistedDecoding):
+    """One sentence under way, of which greedy search may go several steps at once."""
+
+    def __init__(
+        self,
+        head: Callable[[Head], HeadGraph],
+        memory: dict[str, Array],
+        state: list[Array],
+        candidates: IntArray,
+        end: int,
+    ) -> None:
+        """candidates (n,), ascending."""
+        absent = np.zeros((1, len(candidates)), dtype=np.bool_)
+        super().__init__(head, memory, state, candidates, absent)
+        self._end = np.array([end])
+
+    def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
+        """As SpeculativeDecoding."""
+        head = self._use("ahead")
+        self._feed |= {
+            "token": tokens,
+            CANDIDATES.name: self._candidates,
+            "steps": np.array([min(most, AHEAD)]),
+            "end": self._end,
+        }
+        found, log_probs, *state = head.run(self._feed)
+        self._take_over(head, state)
+        return log_probs.T, found.T
