@@ -21,6 +21,7 @@ from seq2edge.runtime.engine import EngineOptions
 from seq2edge.runtime.errors import ParityError
 from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.inputs import Example
+from seq2edge.runtime.options import SearchOptions
 from seq2edge.runtime.pieces import PieceTokenizer
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.stepper import IntArray
@@ -79,34 +80,41 @@ def check_drafts(
     translations: Sequence[Tokens],
     share: float,
 ) -> Mapping[str, float | int]:
-    """Greedy search by several steps at once against single steps, alone.
+    """Greedy and beam search by several steps at once against single steps, alone.
 
     translations: PyTorch's. share: of the sentences that must come out the same;
     ParityError if fewer do. What it returns says what the shortlist missed of the
     translations.
     """
     examples = sample.examples[:CHECKED]
-    drafts, steps = (
+    several, steps = (
         Translator.load(folder, EngineOptions(speculates=each), check_hashes=False)
         for each in (True, False)
     )
-    drafted, plain = _greedy(drafts, examples), _greedy(steps, examples)
-    same = sum(a.tokens == b.tokens for a, b in zip(drafted, plain, strict=True))
-    if same < share * len(examples):
-        raise ParityError(
-            f"{same} of {len(examples)} sentences come out alone as step by step; "
-            "no bundle was written: report this model, or loosen --min-exact"
+    same = {}
+    for name, beam in (("greedy", 1), ("beam", max(2, steps.defaults.beam_size))):
+        search = replace(steps.defaults.with_beam(beam), n_best=1)
+        found, expected = (_each(side, examples, search) for side in (several, steps))
+        same[name] = sum(
+            a.tokens == b.tokens for a, b in zip(found, expected, strict=True)
         )
-    [name] = [spec.name for spec in steps.inputs]
+        if same[name] < share * len(examples):
+            raise ParityError(
+                f"{same[name]} of {len(examples)} sentences come out alone, {name}, as "
+                "step by step; no bundle was written: report this model, or loosen "
+                "--min-exact"
+            )
+    [source] = [spec.name for spec in steps.inputs]
     sizes, missed, tokens = 0, 0, 0
     for example, written in zip(examples, translations, strict=False):
-        candidates = shortlist.candidates(example[name])
+        candidates = shortlist.candidates(example[source])
         sizes += len(candidates)
         missed += int((~np.isin(written, candidates)).sum())
         tokens += len(written)
     return {
         "sentences": len(examples),
-        "identical": same,
+        "identical": same["greedy"],
+        "identical_beams": same["beam"],
         "candidates": round(sizes / len(examples)),
         "missed_tokens": round(missed / max(tokens, 1), 4),
     }
@@ -118,9 +126,10 @@ def source_size(encoder: ModelProto, name: str, sources: Sequence[IntArray]) -> 
     return int(min(tables, default=max(source.max() for source in sources) + 1))
 
 
-def _greedy(translator: Translator, examples: Sequence[Example]) -> list[Hypothesis]:
+def _each(
+    translator: Translator, examples: Sequence[Example], search: SearchOptions
+) -> list[Hypothesis]:
     """Each by itself."""
-    search = replace(translator.defaults, beam_size=1, n_best=1)
     return [translator.generate([each], search)[0][0] for each in examples]
 
 

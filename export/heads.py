@@ -15,12 +15,14 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
+from seq2edge.export.beam_loop import beam_loop
 from seq2edge.export.candidates import CANDIDATES
+from seq2edge.export.greedy_loop import ahead_loop, draft_loop
 from seq2edge.export.output_layer import SMALLEST, OutputLayer, output_layer
 from seq2edge.export.prune import prune
 from seq2edge.export.recipe import Chooses
-from seq2edge.export.shortlisting import ahead_head, shortlist_head, shortlisted
-from seq2edge.export.speculation import draft_head, verify_head
+from seq2edge.export.shortlisting import shortlist_head, shortlisted
+from seq2edge.export.speculation import verify_head
 from seq2edge.export.top import Constants, top
 from seq2edge.runtime.errors import ExportError
 from seq2edge.runtime.manifest import LOGITS, Task
@@ -146,13 +148,18 @@ def heads_of(
             "output layer that is a product; export without it"
         )
     if layer is not None:
-        made |= _drafting(layer) if chooses == "drafts" else _shortlisting(made, layer)
+        drafts = chooses == "drafts"
+        among = None if drafts else layer
+        made |= _drafting(layer) if drafts else _shortlisting(made, layer)
+        made["beam_ahead"] = lambda decoder: beam_loop(
+            _unattended(decoder), logits_width(decoder), among
+        )
     return made
 
 
 def _drafting(layer: OutputLayer) -> dict[str, MakeHead]:
     return {
-        "draft": lambda decoder: draft_head(_unattended(decoder), layer),
+        "draft": lambda decoder: draft_loop(_unattended(decoder), layer),
         "verify": lambda decoder: verify_head(greedy_head(decoder), layer),
     }
 
@@ -169,7 +176,7 @@ def _shortlisting(
     choosing = {k: of_candidates(k, v) for k, v in made.items() if k != "scores"}
     return choosing | {
         "shortlist": lambda decoder: shortlist_head(decoder, layer),
-        "ahead": lambda decoder: ahead_head(_unattended(decoder), layer),
+        "ahead": lambda decoder: ahead_loop(_unattended(decoder), layer),
     }
 
 

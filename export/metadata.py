@@ -23,6 +23,7 @@ DOCS = {
     "decoder.verify": "The output layer: the best token of each row of `hidden`",
     "decoder.shortlist": "What the `candidates` need of the output layer",
     "decoder.ahead": "Up to `steps` steps of greedy search at once, among `candidates`",
+    "decoder.beam_ahead": "Up to `steps` steps of beam search at once, of one sentence",
     "decoder.stream": "One position of the input: the logits of its labels",
 }
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")

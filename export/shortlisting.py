@@ -12,7 +12,6 @@ from onnx.helper import make_node
 from seq2edge.export.candidates import BIAS, CANDIDATES, SCALE, WEIGHT, over_candidates
 from seq2edge.export.output_layer import OutputLayer
 from seq2edge.export.prune import prune
-from seq2edge.export.step_loop import best_with_log_prob, loop_head
 from seq2edge.runtime.manifest import LOGITS
 
 MASK = "candidate_mask"  # (rows or 1, candidates): 0, or -inf of another sentence's
@@ -52,13 +51,6 @@ def shortlisted(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
     [logits] = [value for value in graph.output if value.name == LOGITS]
     logits.type.tensor_type.shape.dim[-1].dim_param = CANDIDATES
     return model
-
-
-def ahead_head(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
-    """Greedy search of one sentence to its end: tokens, their log-probabilities."""
-    return loop_head(
-        decoder, layer, best_with_log_prob("ahead_log_probs"), "ahead_tokens"
-    )
 
 
 def _candidates() -> ValueInfoProto:

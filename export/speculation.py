@@ -15,18 +15,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from seq2edge.export.output_layer import OutputLayer
 from seq2edge.export.prune import prune
-from seq2edge.export.step_loop import ROWS, Told, best_of_candidates, loop_head
+from seq2edge.export.step_loop import ROWS
 
 HIDDEN = "hidden"
-
-
-def draft_head(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
-    """Its results are the tokens, and what the output layer would have read.
-
-    A state that grows comes out as it is at last, any other as it was after each step.
-    """
-    hidden: Told = {HIDDEN: (layer.activation, [ROWS, layer.features])}
-    return loop_head(decoder, layer, best_of_candidates(hidden), "draft_tokens")
 
 
 def verify_head(greedy: ModelProto, layer: OutputLayer) -> ModelProto:

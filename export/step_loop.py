@@ -1,12 +1,12 @@
-"""Several steps of greedy search in one run: a decoder's step as the body of a Loop.
+"""Several steps of a search in one run: a decoder's step as the body of a Loop.
 
-Each step chooses among the candidates; what they need of the output layer, and all that
-is the same in every step, is computed before the Loop. The Loop ends behind the end
-token. The decoder shows no attention.
+What is the same in every step is computed before the Loop, which ends when its plan
+says so, or after `steps`. The decoder shows no attention.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -14,69 +14,66 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
-from seq2edge.export.candidates import CANDIDATES, over_candidates
-from seq2edge.export.output_layer import OutputLayer
 from seq2edge.export.prune import needed_for, prune
 from seq2edge.runtime.manifest import PAST
 
 STEPS, ROWS = "steps", "rows"
-Told = Mapping[str, tuple[str, list[str | int]]]
-_PLACE = "chosen_place"  # (rows,), among the candidates
+GOES_ON = "goes_on"  # bool, of the body: whether another step follows
+Shape = list[str | int]
+Constants = Mapping[str, NDArray[np.generic]]
+
+
+class Value(NamedTuple):
+    """A tensor of the body: its name, type and shape."""
+
+    name: str
+    kind: int  # of TensorProto
+    shape: Shape
+
+    def info(self, name: str = "", leading: Sequence[str] = ()) -> onnx.ValueInfoProto:
+        """As a port of a graph, of another name or with more axes."""
+        shape = [*leading, *self.shape]
+        return helper.make_tensor_value_info(name or self.name, self.kind, shape)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How a step chooses by its logits, and what it tells of every step."""
+class Plan:
+    """How a Loop goes from step to step."""
 
-    nodes: Sequence[NodeProto]  # logits to `_PLACE`
-    told: Told  # results: name and shape in a step
-    keeps_states: bool  # of a state that doesn't grow, whether it is told as well
-
-
-def best_of_candidates(told: Told) -> Choice:
-    """The best, by the logits alone; every state is told."""
-    nodes = [make_node("ArgMax", ["logits"], [_PLACE], axis=1, keepdims=0)]
-    return Choice(nodes, told, keeps_states=True)
-
-
-def best_with_log_prob(result: str) -> Choice:
-    """The best and its log-probability; states come out as they are at last."""
-    nodes = [
-        make_node("LogSoftmax", ["logits"], ["log_probs"], axis=-1),
-        make_node("TopK", ["log_probs", "loop.one"], ["best", "best_place"]),
-        make_node("Squeeze", ["best", "loop.one"], ["best_log_prob"]),
-        make_node("Squeeze", ["best_place", "loop.one"], [_PLACE]),
-    ]
-    told: Told = {result: ("best_log_prob", [ROWS])}
-    return Choice(nodes, told, keeps_states=False)
+    inputs: Sequence[Value]  # of the head, beside the steps, memory and state
+    # What passes from step to step beside the state: what it is in the body, and at
+    # first, and the body's value for the next step.
+    carried: Sequence[tuple[Value, str, str]]
+    reads: Sequence[str]  # of the decoder, by what follows
+    before: Sequence[NodeProto]  # the Loop
+    choosing: Sequence[NodeProto]  # what follows in the body, to GOES_ON
+    told: Mapping[str, Value]  # what comes out of every step, by its name outside
+    behind: Sequence[NodeProto]  # the Loop
+    results: Sequence[Value]  # of the head, before the state
+    constants: Constants
+    parents: str = ""  # by which the state is reordered before a step, if it is
+    keeps_states: bool = False  # whether states that don't grow are told as well
 
 
-def loop_head(
-    decoder: ModelProto, layer: OutputLayer, choice: Choice, tokens: str
-) -> ModelProto:
-    """The head; tokens: what its result of that meaning is called."""
+def loop_head(decoder: ModelProto, plan: Plan) -> ModelProto:
+    """A head that goes several steps by a plan."""
     model = ModelProto()
     model.CopyFrom(decoder)
     source = model.graph
     prune(source)
-    body = _Body(source, layer, choice, tokens)
+    body = _Body(source, plan)
     loop = body.loop()
     graph = helper.make_graph([], "decoder.loop", [], [])
     graph.initializer.extend(source.initializer)
+    constants = {**plan.constants, "loop.always": np.array(True)}
     graph.initializer.extend(
-        numpy_helper.from_array(value, name) for name, value in body.constants.items()
+        numpy_helper.from_array(value, name) for name, value in constants.items()
     )
-    graph.node.extend([*body.before, loop, *body.behind])
-    graph.input.extend(
-        [
-            _int64("token", [ROWS]),
-            _int64(CANDIDATES, [CANDIDATES]),
-            _int64(STEPS, [1]),
-            _int64("end", [1]),
-            *(value for value in source.input if value.name != "token"),
-        ]
-    )
-    graph.output.extend(body.results())
+    graph.node.extend([*plan.before, *body.before, loop, *plan.behind])
+    graph.input.extend(value.info() for value in plan.inputs)
+    graph.input.append(Value(STEPS, TensorProto.INT64, [1]).info())
+    graph.input.extend(value for value in source.input if value.name != "token")
+    graph.output.extend([*(value.info() for value in plan.results), *body.states_out()])
     model.graph.CopyFrom(graph)
     prune(model.graph)
     return model
@@ -84,61 +81,56 @@ def loop_head(
 
 @dataclass
 class _Body:
-    """The graph of one step inside the Loop, and the nodes before and behind it."""
+    """The graph of one step inside the Loop, and the nodes before it."""
 
     source: GraphProto
-    layer: OutputLayer
-    choice: Choice
-    tokens: str
+    plan: Plan
     before: list[NodeProto] = field(default_factory=list)
-    constants: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.states = [v for v in self.source.input if v.name.startswith("state.")]
         self.following = {value.name: value for value in self.source.output}
-        part = over_candidates(self.source, self.layer, single=True)
-        self.constants |= part.constants
-        self.nodes = [*self._steps(), *part.nodes, *self._choice()]
-        self.before += part.gathering
-        # Places are told, and tokens looked up behind the Loop: a name can't be both
-        # carried and told, and a copy costs as much as a lookup.
-        self.behind = [make_node("Gather", [CANDIDATES, "places"], [self.tokens])]
+        self.nodes = [*self._steps(), *self.plan.choosing, *self._copies()]
 
     def loop(self) -> NodeProto:
         """The Loop node; its body reads memory and weights from around it."""
+        plan = self.plan
         step = helper.make_graph(self.nodes, "step", [], [])
-        step.input.extend([_int64("iteration", []), _bool("going")])
-        step.input.append(_int64("carried.token", [ROWS]))
-        step.output.extend([_bool("goes_on"), _int64("chosen", [ROWS])])
-        for value in self.states:
-            step.input.append(_renamed(value, f"carried.{value.name}"))
-            step.output.append(_renamed(self._next(value), self._next(value).name))
-        step.output.append(_int64(_PLACE, [ROWS]))
-        for name, shape in self.choice.told.values():
-            step.output.append(_float(self._own(name), shape))
+        step.input.append(Value("loop.step", TensorProto.INT64, []).info())
+        step.input.append(Value("loop.going", TensorProto.BOOL, []).info())
+        step.output.append(Value(GOES_ON, TensorProto.BOOL, []).info())
+        for value, _, following in plan.carried:
+            step.input.append(value.info())
+            step.output.append(value.info(following))
+        for state in self.states:
+            step.input.append(_renamed(state, f"carried.{state.name}"))
+            step.output.append(_renamed(self._next(state), self._next(state).name))
+        for value in plan.told.values():
+            step.output.append(value.info(self._own(value.name)))
+        kept = [state for state in self.states if self._is_kept(state)]
         step.output.extend(
-            _renamed(self._next(value), f"kept.{value.name}")
-            for value in self.states
-            if self._is_kept(value)
+            _renamed(self._next(state), f"kept.{state.name}") for state in kept
         )
-        carried = [value.name for value in self.states]
-        self.constants["always"] = np.array(True)
-        self.constants["loop.one"] = np.array([1])
+        first = [start for _, start, _ in plan.carried]
+        last = [f"last.{value.name}" for value, _, _ in plan.carried]
         return make_node(
             "Loop",
-            [STEPS, "always", "token", *carried],
-            ["last_token", *map(self._last, self.states), *self._scanned()],
+            [STEPS, "loop.always", *first, *(state.name for state in self.states)],
+            [
+                *last,
+                *map(self._last, self.states),
+                *plan.told,
+                *(self._next(state).name for state in kept),
+            ],
             body=step,
         )
 
-    def results(self) -> list[onnx.ValueInfoProto]:
-        """What the head gives."""
-        values = [_int64(self.tokens, [STEPS, ROWS])]
-        for result, (_, shape) in self.choice.told.items():
-            values.append(_float(result, [STEPS, *shape]))
-        for value in self.states:
-            following = _renamed(self._next(value), self._next(value).name)
-            if self._is_kept(value):
+    def states_out(self) -> list[onnx.ValueInfoProto]:
+        """What the head gives of the state."""
+        values = []
+        for state in self.states:
+            following = _renamed(self._next(state), self._next(state).name)
+            if self._is_kept(state):
                 shape = following.type.tensor_type.shape
                 axes = [*shape.dim]
                 del shape.dim[:]
@@ -148,19 +140,25 @@ class _Body:
         return values
 
     def _steps(self) -> list[NodeProto]:
-        """The decoder's nodes below the output layer's product."""
-        layer, made = self.layer, self.layer.products
-        names = {"token": "carried.token"}
-        names |= {value.name: f"carried.{value.name}" for value in self.states}
-        nodes = [
-            node for node in self.source.node if not made.intersection(node.output)
-        ]
-        needed = {layer.product.input[0], layer.activation, *self.following} - made
-        nodes = self._left_inside(needed_for(nodes, needed))
+        """The decoder's nodes as far as they are needed."""
+        nodes = needed_for(self.source.node, {*self.plan.reads, *self.following_states})
+        nodes = self._left_inside(nodes)
+        names, gathers = {"token": "carried.token"}, []
+        for state in self.states:
+            names[state.name] = f"carried.{state.name}"
+            if self.plan.parents:
+                inputs = [f"carried.{state.name}", self.plan.parents]
+                names[state.name] = f"reordered.{state.name}"
+                gathers.append(make_node("Gather", inputs, [names[state.name]], axis=0))
         for node in nodes:
             for place, name in enumerate(node.input):
                 node.input[place] = names.get(name, name)
-        return nodes
+        return [*gathers, *nodes]
+
+    @property
+    def following_states(self) -> set[str]:
+        """What the body gives of the state."""
+        return {self._next(state).name for state in self.states}
 
     def _left_inside(self, nodes: list[NodeProto]) -> list[NodeProto]:
         """Put before the Loop what is the same in every step; returns the others.
@@ -179,22 +177,18 @@ class _Body:
                 left.append(node)
         return left
 
-    def _choice(self) -> list[NodeProto]:
-        nodes = [
-            *self.choice.nodes,
-            make_node("Gather", [CANDIDATES, _PLACE], ["chosen"]),
-            make_node("Equal", ["chosen", "end"], ["at_end"]),
-            make_node("Squeeze", ["at_end"], ["over"]),
-            make_node("Not", ["over"], ["goes_on"]),
+    def _copies(self) -> list[NodeProto]:
+        """Of what is told and also something else: a name can't be both."""
+        copies = [
+            make_node("Identity", [value.name], [self._own(value.name)])
+            for value in self.plan.told.values()
+            if self._own(value.name) != value.name
         ]
-        for name, _ in self.choice.told.values():
-            if self._own(name) != name:
-                nodes.append(make_node("Identity", [name], [self._own(name)]))
-        for value in self.states:
-            if self._is_kept(value):
-                following, kept = self._next(value).name, f"kept.{value.name}"
-                nodes.append(make_node("Identity", [following], [kept]))
-        return nodes
+        for state in self.states:
+            if self._is_kept(state):
+                inputs, kept = [self._next(state).name], [f"kept.{state.name}"]
+                copies.append(make_node("Identity", inputs, kept))
+        return copies
 
     def _own(self, name: str) -> str:
         """A name that is told: of a state, that of a copy."""
@@ -209,16 +203,12 @@ class _Body:
         """Whether a state is told after every step: one that grows holds them all."""
         axes = state.type.tensor_type.shape.dim
         grows = any(axis.dim_param == PAST for axis in axes)
-        return self.choice.keeps_states and not grows
+        return self.plan.keeps_states and not grows
 
     def _last(self, state: onnx.ValueInfoProto) -> str:
         """Where the Loop leaves a state: the result, unless all of it is told."""
         following = self._next(state).name
         return f"last.{state.name}" if self._is_kept(state) else following
-
-    def _scanned(self) -> list[str]:
-        kept = [self._next(v).name for v in self.states if self._is_kept(v)]
-        return ["places", *self.choice.told, *kept]
 
 
 def _renamed(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
@@ -226,15 +216,3 @@ def _renamed(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     copy.CopyFrom(value)
     copy.name = name
     return copy
-
-
-def _int64(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.INT64, shape)
-
-
-def _float(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _bool(name: str) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.BOOL, [])

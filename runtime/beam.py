@@ -43,6 +43,11 @@ class _NarrowingBeams(Beams):
         self.covered = Covered(decoding, size, self.batch.read)
         return self.covered
 
+    @property
+    def most_ended(self) -> int:
+        """The first that ends narrows the beam."""
+        return 1
+
     def settle(self, extensions: Extensions, length: int) -> bool:
         """In this order, so that what ends now counts already."""
         if self.any_ended:

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.hypothesis import Hypothesis, Stop, best_first
-from seq2edge.runtime.proposals import Candidates, proposer
+from seq2edge.runtime.proposals import Candidates, Plain, Proposer, proposer
 from seq2edge.runtime.rules import NOTHING_LEFT, Rules
 from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stepper
 from seq2edge.runtime.trellis import Path, Trellis
@@ -76,6 +76,11 @@ class Beams(ABC):
         self._nodes = np.zeros((size, 1), dtype=np.int64)  # of the trellis's last step
         self._trellis = Trellis()
 
+    @property
+    @abstractmethod
+    def most_ended(self) -> int:
+        """How many may end before the beams can be others than the best alive."""
+
     @abstractmethod
     def settle(self, extensions: Extensions, length: int) -> bool:
         """Take out what ends and what is given up; `length` tokens are there now.
@@ -95,8 +100,13 @@ class Beams(ABC):
         start, most = self.rules.vocabulary.start, self.rules.options.beam_size
         tokens = np.full(len(self.found), start, dtype=np.int64)
         parents: IntArray | None = None
+        foresees = isinstance(source, Plain) and len(self.found) == 1
+        foresees &= self.batch.monitor is None
         for length in counting(1):
-            extensions = self.extend(source.propose(tokens, parents, self.width))
+            extensions = self._foreseen(source, tokens, parents) if foresees else None
+            if extensions is None:
+                foresees = False
+                extensions = self.extend(source.propose(tokens, parents, self.width))
             gaps = self.settle(extensions, length)
             if self.batch.monitor is not None:
                 gaps |= self._interrupt(extensions)
@@ -113,6 +123,27 @@ class Beams(ABC):
                 extensions.cut(np.s_[:, :most])
             tokens, parents = self._advance(extensions)
         return self._results()
+
+    def _foreseen(
+        self, source: Proposer, tokens: IntArray, parents: IntArray | None
+    ) -> Extensions | None:
+        """What is next of steps that were run ahead; of one sentence only.
+
+        A run ends when hypotheses have ended, and the few steps that may follow go one
+        by one; one that was long enough goes on in the next.
+        """
+        assert isinstance(source, Plain)
+        seen = source.follow(tokens, parents)
+        if seen is None and not self.found[0]:
+            args = self.totals.ravel(), self.width, self.most_ended
+            if source.foresee(tokens, parents, *args):
+                seen = source.follow(tokens, parents)
+        if seen is None:
+            return None
+        totals = self.totals.ravel().take(seen.parents) + seen.log_probs
+        banned = seen.totals == -np.inf
+        totals[banned] = -np.inf
+        return Extensions(totals, seen.tokens, seen.log_probs, seen.parents)
 
     def begin(self, stepper: Stepper, inputs: Inputs) -> Decoding:
         """What is asked for the next tokens."""

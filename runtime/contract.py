@@ -25,6 +25,7 @@ Head = Literal[
     "verify",
     "shortlist",
     "ahead",
+    "beam_ahead",
     "stream",
 ]
 
@@ -33,12 +34,9 @@ PARENTS = TensorSpec("parents", "int64", ("rows",))
 COUNT = TensorSpec("count", "int64", (1,))
 
 CANDIDATES = TensorSpec("candidates", "int64", ("candidates",))
-_SEVERAL = (  # steps in one run
-    TOKEN,
-    CANDIDATES,
-    TensorSpec("steps", "int64", (1,)),  # at most
-    TensorSpec("end", "int64", (1,)),  # the token after which there are no more
-)
+_STEPS = TensorSpec("steps", "int64", (1,))  # at most
+_END = TensorSpec("end", "int64", (1,))  # the end token
+_SEVERAL = (TOKEN, CANDIDATES, _STEPS, _END)  # in one run
 MASK = TensorSpec("candidate_mask", "float32", ("masks", "candidates"))
 # What the candidates need of the output layer.
 GATHERED = (
@@ -57,6 +55,16 @@ HEAD_INPUTS: dict[Head, tuple[TensorSpec, ...]] = {
     "verify": (TensorSpec("hidden", "float32", ("rows", "features")),),
     "shortlist": (CANDIDATES,),
     "ahead": _SEVERAL,
+    "beam_ahead": (  # see stepper.Outlook
+        *_SEVERAL,
+        PARENTS,
+        COUNT,
+        TensorSpec("totals", "float32", ("rows",)),
+        TensorSpec("bans", "float32", ("vocabulary",)),
+        TensorSpec("width", "int64", (1,)),
+        TensorSpec("beam", "int64", (1,)),
+        TensorSpec("most_ended", "int64", (1,)),
+    ),
     "stream": (),  # one position of the input, see stream_input
 }
 _TOP = (
@@ -84,6 +92,13 @@ HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
     "ahead": (
         TensorSpec("ahead_tokens", "int64", ("steps", "rows")),
         TensorSpec("ahead_log_probs", "float32", ("steps", "rows")),
+    ),
+    "beam_ahead": (  # flat: of (rows, count), row by row; places: of what was seen
+        TensorSpec("beam_totals", "float32", ("steps", "width")),
+        TensorSpec("beam_log_probs", "float32", ("steps", "width")),
+        TensorSpec("beam_tokens", "int64", ("steps", "width")),
+        TensorSpec("beam_flat", "int64", ("steps", "width")),
+        TensorSpec("beam_places", "int64", ("steps", "rows")),
     ),
     "stream": (TensorSpec(LOGITS, "float32", ("rows", "labels")),),
 }

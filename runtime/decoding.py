@@ -1,12 +1,20 @@
 """A batch under way in the graphs of a bundle, a step a run."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from seq2edge.runtime.contract import Array, Head
 from seq2edge.runtime.sessions import HeadGraph
 from seq2edge.runtime.stepper import FloatArray, IntArray
+
+
+class Mark(NamedTuple):
+    """The state after some step."""
+
+    state: list[Array]
+    rows: int
 
 
 class GraphDecoding:
@@ -71,6 +79,27 @@ class GraphDecoding:
         self._memory = {name: part[sentences] for name, part in self._memory.items()}
         self._state = [part[rows] for part in self._state]
         self._batch, self._rows = len(sentences), len(rows)
+        self._head = None
+
+    def several(self, name: Head, feed: dict[str, Array], rows: int) -> list[Array]:
+        """Run a head that goes several steps, to so many rows, and take over its state.
+
+        feed: all but memory and state. Returns the head's results.
+        """
+        head = self._use(name)
+        self._feed |= feed
+        outputs = head.run(self._feed)
+        self._take_over(head, outputs[head.results :])
+        self._rows = rows
+        return outputs[: head.results]
+
+    def mark(self) -> "Mark":
+        """Where this is."""
+        return Mark(self._state, self._rows)
+
+    def back_to(self, mark: "Mark") -> None:
+        """Go back to where this was; no sentence may have left in between."""
+        self._state, self._rows = mark
         self._head = None
 
     def _use(self, name: Head) -> HeadGraph:

@@ -15,12 +15,13 @@ from seq2edge.runtime.contract import Array, Head, check_inputs, encoder_contrac
 from seq2edge.runtime.decoding import GraphDecoding
 from seq2edge.runtime.errors import BundleError, InputError
 from seq2edge.runtime.fitting import fitted
+from seq2edge.runtime.foresight import ForesightDecoding
 from seq2edge.runtime.manifest import LOGITS
 from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph, map_tables
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.shortlisted import AheadDecoding, ShortlistedDecoding
 from seq2edge.runtime.speculation import Speculation
-from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, Stream
+from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stream
 from seq2edge.runtime.tuned import engine_options
 
 __all__ = ["Engine", "EngineOptions"]
@@ -73,12 +74,18 @@ class Engine:
         """Encode a batch; InputError names the array that doesn't fit the manifest."""
         memory, state = self.encode(inputs)
         batch = len(next(iter(inputs.values())))
-        if self._shortlist is not None and self._restricts:
-            return self._shortlisted(self._shortlist, inputs, memory, state)
-        if batch > 1 or self._shortlist is None or not self.options.speculates:
+        shortlist = self._shortlist
+        if shortlist is None:
             return GraphDecoding(self.head, memory, state, batch)
-        candidates = self._shortlist.candidates(inputs[self._source.name][0])
-        return Speculation(self.head, memory, state, candidates, self._end)
+        sources = inputs[self._source.name]
+        if batch == 1 and self.options.speculates:
+            return self._single(shortlist.candidates(sources[0]), memory, state)
+        if not self._restricts:
+            return GraphDecoding(self.head, memory, state, batch)
+        lengths = inputs[self._source.lengths or ""]
+        rows = [row[:n] for row, n in zip(sources, lengths.tolist(), strict=True)]
+        candidates, absent = shortlist.of_batch(rows)
+        return ShortlistedDecoding(self.head, memory, state, candidates, absent)
 
     def encode(self, inputs: Inputs) -> tuple[dict[str, Array], list[Array]]:
         """Memory by the names that the heads know, and the first state, in order."""
@@ -123,22 +130,14 @@ class Engine:
         graphs: dict[str, Graph] = {"encoder": self._encoder, **self._heads}
         return {name: graph.end_profiling() for name, graph in graphs.items()}
 
-    def _shortlisted(
-        self,
-        shortlist: Shortlist,
-        inputs: Inputs,
-        memory: dict[str, Array],
-        state: list[Array],
+    def _single(
+        self, candidates: IntArray, memory: dict[str, Array], state: list[Array]
     ) -> Decoding:
-        """Choose among what these sources may become."""
-        sources = inputs[self._source.name]
-        if len(sources) == 1 and self.options.speculates:
-            candidates = shortlist.candidates(sources[0])
-            return AheadDecoding(self.head, memory, state, candidates, self._end)
-        lengths = inputs[self._source.lengths or ""]
-        rows = [row[:n] for row, n in zip(sources, lengths.tolist(), strict=True)]
-        candidates, absent = shortlist.of_batch(rows)
-        return ShortlistedDecoding(self.head, memory, state, candidates, absent)
+        """One sentence, of which several steps may be run at once."""
+        kind = AheadDecoding if self._restricts else Speculation
+        steps = kind(self.head, memory, state, candidates, self._end)
+        among = candidates if self._restricts else None
+        return ForesightDecoding(steps, self._end, among)
 
     def _encode(self, inputs: Inputs) -> list[Array]:
         check_inputs(inputs, self.bundle.manifest.inputs)

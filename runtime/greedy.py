@@ -15,6 +15,11 @@ from seq2edge.runtime.stepper import FloatArray, Inputs, IntArray, Stepper
 Choose = Callable[[IntArray, IntArray | None, int], tuple[FloatArray, IntArray]]
 Keep = Callable[[IntArray], None]
 
+# Rows that have ended leave together, for memory and state are copied for that: not
+# before so few are left of them. 32 sentences of 20 tokens: MEASURED.
+MOST_LIVE = 0.75
+_ENDED = -1  # in place of the sentence of a row
+
 
 def greedy_search(
     stepper: Stepper, inputs: Inputs, rules: Rules, batch: Batch
@@ -80,7 +85,7 @@ def follow(
             kept = paths.end(ids, length)
             if not kept:
                 return paths.results
-            if len(kept) < len(ids):
+            if len(kept) <= MOST_LIVE * len(ids):
                 paths.keep(kept)
                 keep(np.array(kept, dtype=np.int64))
                 tokens = tokens[kept]
@@ -106,6 +111,8 @@ class _Paths:
         monitor, kept = self._batch.monitor, []
         late = monitor is not None and monitor.late()
         for row, (sentence, token) in enumerate(zip(self._live, ids, strict=True)):
+            if sentence == _ENDED:
+                continue
             stopped: Stop = "deadline" if late else ""
             if monitor is not None and token not in self.stops:
                 number = self._batch.numbers[sentence]
@@ -117,12 +124,15 @@ class _Paths:
                 continue
             if token not in self._avoid:
                 self.results[sentence] = self._hypothesis(row, stopped)
+            self._live[row] = _ENDED
+        self.shortest = min(
+            (int(self._batch.max_lengths[self._live[row]]) for row in kept), default=0
+        )
         return kept
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows only."""
         self._live = [self._live[row] for row in rows]
-        self.shortest = int(self._batch.max_lengths[self._live].min())
         log_probs, tokens = self._joined()
         self._trace[:] = [(log_probs[rows], tokens[rows])]
 

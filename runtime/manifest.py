@@ -48,6 +48,7 @@ HEADS: Mapping[str, tuple[str, ...]] = {
         "verify",
         "shortlist",  # and these with one that search chooses among
         "ahead",
+        "beam_ahead",  # with either
     ),
     "tagging": ("stream",),  # none where the model can't go word by word
     "classification": (),
@@ -359,8 +360,8 @@ def _task_faults(manifest: Manifest) -> Iterator[str]:
                 yield f"{key} is null, and generation needs it"
     elif all(spec.name != LOGITS for spec in manifest.outputs):
         yield f"outputs has no {LOGITS}, which {task} reads"
-    pairs = {"draft", "verify"}, {"shortlist", "ahead"}
-    read = any(pair <= manifest.heads.keys() for pair in pairs)
+    readers = {"draft", "verify"}, {"shortlist", "ahead"}
+    read = any(those | {"beam_ahead"} <= manifest.heads.keys() for those in readers)
     if manifest.shortlist is not None and not read:
         yield "there is a shortlist, and no heads that read it"
     if writes == bool(manifest.labels):

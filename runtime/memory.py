@@ -98,7 +98,7 @@ def _head_bytes(manifest: Manifest, work: Work) -> int:
     if work.rows == 1 and manifest.shortlist is not None:
         asked = ["draft", "verify", "ahead"]  # those that there are
     elif manifest.shortlist is not None:
-        asked.append("shortlist")
+        asked += ["shortlist", "beam_ahead"]
     if search.forced_end:  # an end that is forced comes from all scores
         asked.append("scores")
     return sum(footprint.head_bytes.get(name, 0) for name in asked)

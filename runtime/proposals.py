@@ -15,7 +15,16 @@ from seq2edge.runtime.batch import Batch
 from seq2edge.runtime.constraints import FREE, Forcing, bans_of, merged
 from seq2edge.runtime.reweighing import Reweighing, reweighings_of
 from seq2edge.runtime.rules import Rules
-from seq2edge.runtime.stepper import Ahead, Decoding, FloatArray, IntArray
+from seq2edge.runtime.stepper import (
+    Ahead,
+    Decoding,
+    FloatArray,
+    Foresee,
+    Foresight,
+    IntArray,
+    Outlook,
+    Seen,
+)
 
 
 class Candidates(NamedTuple):
@@ -76,6 +85,8 @@ class Plain:
             self._forcing = Forcing(rules, batch)
         # Asking for the protocol itself takes as long as a step.
         self._ahead: Ahead | None = getattr(decoding, "ahead", None)
+        self._foresee: Foresee | None = getattr(decoding, "foresee", None)
+        self._foreseen: Foresight | None = None
 
     def propose(
         self, tokens: IntArray, parents: IntArray | None, wanted: int
@@ -91,6 +102,35 @@ class Plain:
         log_probs, found = self._decoding.best(tokens, parents, count)
         bans = self._rules.bans_at(self._length)
         return Candidates(found, log_probs, log_probs + bans.take(found))
+
+    def foresee(
+        self,
+        tokens: IntArray,
+        parents: IntArray | None,
+        totals: FloatArray,
+        width: int,
+        most_ended: int,
+    ) -> bool:
+        """Let a beam of one sentence be run ahead, if it can, till something is forced.
+
+        totals (rows,). width, most_ended: as in Outlook.
+        """
+        rules, steps = self._rules, self._forced_from - 1 - self._length
+        early = self._length < rules.options.min_length
+        if self._foresee is None or early or steps < 1:
+            return False
+        found, beam = rules.candidates(width), rules.options.beam_size
+        outlook = Outlook(
+            parents, totals, rules.bans, found, width, beam, most_ended, steps
+        )
+        self._foreseen = self._foresee(tokens, outlook)
+        return self._foreseen is not None
+
+    def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
+        """As Foresight."""
+        seen = self._foreseen.follow(tokens, parents) if self._foreseen else None
+        self._length += seen is not None
+        return seen
 
     def unguarded(
         self, tokens: IntArray, parents: IntArray | None, _: int

@@ -41,16 +41,22 @@ class Shortlist:
         return is_common
 
     @cached_property
-    def _firsts(self) -> IntArray:
+    def _firsts(self) -> list[int]:
         """Where each source token's begin."""
-        return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        return [0, *np.cumsum(self.counts, dtype=np.int64).tolist()]
+
+    def _present(self, source: Integers) -> NDArray[np.bool_]:
+        """Of each id, whether it is one of a source's."""
+        present, firsts, size = self._is_common.copy(), self._firsts, len(self.counts)
+        tokens = [token for token in source.tolist() if token < size]
+        its = [self.of_source[firsts[token] : firsts[token + 1]] for token in tokens]
+        if its:
+            present[np.concatenate(its)] = True
+        return present
 
     def candidates(self, source: Integers) -> IntArray:
         """Those of a source (length,), each once and ascending."""
-        firsts, chosen = self._firsts, self._is_common.copy()
-        for token in source[source < len(self.counts)].tolist():
-            chosen[self.of_source[firsts[token] : firsts[token + 1]]] = True
-        return np.flatnonzero(chosen)
+        return np.flatnonzero(self._present(source))
 
     def of_batch(
         self, sources: Sequence[Integers]
@@ -59,10 +65,7 @@ class Shortlist:
 
         And of which sources they aren't: (sources, candidates).
         """
-        each = [self.candidates(source) for source in sources]
-        present = np.zeros((len(each), len(self._is_common)), dtype=np.bool_)
-        for row, ids in zip(present, each, strict=True):
-            row[ids] = True
+        present = np.stack([self._present(source) for source in sources])
         union = np.flatnonzero(present.any(axis=0))
         return union, ~present[:, union]
 

@@ -10,7 +10,7 @@ one row a sentence).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,10 @@ class Decoding(Protocol):
     ) -> tuple[FloatArray, IntArray]:
         """Advance every row and return the `count` most probable next tokens.
 
-        tokens (rows,): the token that each row ends with. parents (rows,): row i goes
-        on from row parents[i] of the step before; None keeps the rows as they are.
-        Returns log-probabilities and token ids, both (rows, count), best first.
+        tokens (rows,): the token that each row ends with; what follows an end token
+        doesn't matter. parents (rows,): row i goes on from row parents[i] of the step
+        before; None keeps the rows as they are. Returns log-probabilities and token
+        ids, both (rows, count), best first.
         """
         ...
 
@@ -79,6 +80,62 @@ class SpeculativeDecoding(Decoding, Protocol):
         behind the end token.
         """
         ...
+
+
+class Outlook(NamedTuple):
+    """What a beam search of one sentence will do while nothing interferes.
+
+    At each step the best `found` tokens of each row are found. Of all these the best
+    `width` are looked at, by the totals with the bans added, and the best `beam` of them
+    that don't end are the next beam.
+    """
+
+    parents: IntArray | None  # (rows,), of the next step
+    totals: FloatArray  # (rows,), sums of log-probabilities so far
+    bans: FloatArray  # (vocabulary,): -inf for what may not come, else 0
+    found: int  # the count of each row
+    width: int
+    beam: int
+    most_ended: int  # among the best `beam` of a step; then there may be an end
+    steps: int  # at most
+
+
+class Seen(NamedTuple):
+    """What a foreseen step looked at, all (1, width), best first."""
+
+    totals: FloatArray  # -inf: none
+    tokens: IntArray
+    log_probs: FloatArray  # of these tokens
+    parents: IntArray  # the row that each goes on from
+
+
+class Foresight(Protocol):
+    """Steps of a beam that were run ahead."""
+
+    def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
+        """The next step; None behind the last, or if it began with something else.
+
+        tokens, parents: as Decoding.best is given, which need not be asked then.
+        """
+        ...
+
+
+class ForesightfulDecoding(Decoding, Protocol):
+    """A Decoding of one sentence that may run the steps of a beam ahead.
+
+    What has `foresee` is one.
+    """
+
+    def foresee(self, tokens: IntArray, outlook: Outlook) -> Foresight | None:
+        """Run what comes next; what is asked meanwhile goes on from what was followed.
+
+        tokens: as `best` would be given next. None where it can't.
+        """
+        ...
+
+
+# As ForesightfulDecoding.foresee.
+Foresee = Callable[[IntArray, Outlook], Foresight | None]
 
 
 class Stepper(Protocol):

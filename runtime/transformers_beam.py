@@ -37,6 +37,11 @@ class _PooledBeams(Beams):
         self.prompts = Prompts.of(rules, batch).given  # tokens that don't count
         self.any_full = False  # pools
 
+    @property
+    def most_ended(self) -> int:
+        """As many as fill the pool: then it may be over."""
+        return self.rules.options.beam_size
+
     def settle(self, extensions: Extensions, length: int) -> bool:
         """What has ended can't be extended; what is over can't be improved."""
         ended = self.ended(extensions, length)

@@ -73,7 +73,7 @@ def _held(bundle: Bundle) -> int:
 
 def _head_bytes(engine: Engine, name: str) -> int:
     before = _held(engine.bundle)
-    if name in ("draft", "verify", "shortlist", "ahead", "stream"):
+    if name in ("draft", "verify", "shortlist", "ahead", "beam_ahead", "stream"):
         engine.head(name)  # type: ignore[arg-type]
     else:
         _step(engine, name, _Begun.of(engine, 1, 1, 1))  # type: ignore[arg-type]

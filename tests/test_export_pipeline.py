@@ -158,8 +158,8 @@ def test_what_a_shortlist_is_not_for_is_refused() -> None:
     ("chooses", "more"),
     [
         ("steps", set()),
-        ("drafts", {"draft", "verify"}),
-        ("shortlist", {"shortlist", "ahead"}),
+        ("drafts", {"draft", "verify", "beam_ahead"}),
+        ("shortlist", {"shortlist", "ahead", "beam_ahead"}),
     ],
 )
 def test_a_recipe_says_among_what_heads_choose(chooses: Any, more: set[str]) -> None:

@@ -136,7 +136,8 @@ def tree_model(*trees: Tree) -> ToyStepper:
 
     def next_token(sentence: int, prefix: Prefix) -> NDArray[np.float64]:
         log_probs = np.full(VOCABULARY.size, -np.inf)
-        for token, probability in trees[sentence][prefix].items():
+        ended = {VOCABULARY.end: 1.0}  # who has ended may be asked on, for nothing
+        for token, probability in trees[sentence].get(prefix, ended).items():
             log_probs[token] = math.log(probability)
         return log_probs
 
