@@ -7,7 +7,6 @@ any has; the others are filled up with -inf); count, candidates a row.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count as counting
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,14 @@ from seq2edge.runtime.errors import InputError
 from seq2edge.runtime.hypothesis import Hypothesis, Stop, best_first
 from seq2edge.runtime.proposals import Candidates, Plain, Proposer, proposer
 from seq2edge.runtime.rules import NOTHING_LEFT, Rules
-from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stepper
+from seq2edge.runtime.stepper import (
+    Decoding,
+    FloatArray,
+    Inputs,
+    IntArray,
+    Seen,
+    Stepper,
+)
 from seq2edge.runtime.trellis import Path, Trellis
 
 Totals = NDArray[np.floating[Any]]
@@ -100,12 +106,18 @@ class Beams(ABC):
         start, most = self.rules.vocabulary.start, self.rules.options.beam_size
         tokens = np.full(len(self.found), start, dtype=np.int64)
         parents: IntArray | None = None
-        foresees = isinstance(source, Plain) and len(self.found) == 1
-        foresees &= self.batch.monitor is None
-        for length in counting(1):
-            extensions = self._foreseen(source, tokens, parents) if foresees else None
+        follower = self._follower(source)
+        length = 0
+        while True:
+            extensions = None
+            if follower is not None:
+                for step in self._skip(follower, tokens, parents, length):
+                    length += 1
+                    tokens, parents = step.tokens[0], step.parents[0]
+                extensions = self._followed(follower, tokens, parents)
+            length += 1
             if extensions is None:
-                foresees = False
+                follower = None
                 extensions = self.extend(source.propose(tokens, parents, self.width))
             gaps = self.settle(extensions, length)
             if self.batch.monitor is not None:
@@ -124,25 +136,40 @@ class Beams(ABC):
             tokens, parents = self._advance(extensions)
         return self._results()
 
-    def _foreseen(
-        self, source: Proposer, tokens: IntArray, parents: IntArray | None
-    ) -> Extensions | None:
-        """What is next of steps that were run ahead; of one sentence only.
+    def _follower(self, source: Proposer) -> Plain | None:
+        """What can run steps ahead, which is done for one sentence."""
+        single = len(self.found) == 1 and self.batch.monitor is None
+        return source if single and isinstance(source, Plain) else None
+
+    def _skip(
+        self, source: Plain, tokens: IntArray, parents: IntArray | None, length: int
+    ) -> list[Seen]:
+        """Go through steps that were run ahead, and in which nothing ends.
 
         A run ends when hypotheses have ended, and the few steps that may follow go one
         by one; one that was long enough goes on in the next.
         """
-        assert isinstance(source, Plain)
+        most = self.shortest - 1 - length
+        skipped = source.skip(tokens, parents, most)
+        if not skipped and not self.found[0] and not source.foreseen:
+            totals = self.totals.ravel(), self.width, self.most_ended
+            if source.foresee(tokens, parents, *totals):
+                skipped = source.skip(tokens, parents, most)
+        for step in skipped:
+            nodes = self._nodes.take(step.parents)
+            self._nodes = self._trellis.add(step.tokens, step.log_probs, nodes)
+            self.totals = self.totals.ravel().take(step.parents) + step.log_probs
+        return skipped
+
+    def _followed(
+        self, source: Plain, tokens: IntArray, parents: IntArray | None
+    ) -> Extensions | None:
+        """The next step of those that were run ahead."""
         seen = source.follow(tokens, parents)
-        if seen is None and not self.found[0]:
-            args = self.totals.ravel(), self.width, self.most_ended
-            if source.foresee(tokens, parents, *args):
-                seen = source.follow(tokens, parents)
         if seen is None:
             return None
         totals = self.totals.ravel().take(seen.parents) + seen.log_probs
-        banned = seen.totals == -np.inf
-        totals[banned] = -np.inf
+        totals[seen.totals == -np.inf] = -np.inf
         return Extensions(totals, seen.tokens, seen.log_probs, seen.parents)
 
     def begin(self, stepper: Stepper, inputs: Inputs) -> Decoding:

@@ -67,7 +67,7 @@ class ForesightDecoding:
             feed["candidates"] = self._candidates
         before = self._steps.mark()
         results = self._steps.several("beam_ahead", feed, rows)
-        self._foreseen = _Foreseen(tokens, outlook, before, results)
+        self._foreseen = _Foreseen(tokens, outlook, before, results, self._end)
         return self._foreseen
 
     def best(
@@ -112,10 +112,19 @@ class _Foreseen:
     """What a run looked at, step by step, and how far it was followed."""
 
     def __init__(
-        self, tokens: IntArray, outlook: Outlook, before: Mark, results: list[Array]
+        self,
+        tokens: IntArray,
+        outlook: Outlook,
+        before: Mark,
+        results: list[Array],
+        end: IntArray,
     ) -> None:
         totals, log_probs, seen, flat, places = results
         parents = flat // outlook.found
+        self._beam = outlook.beam
+        last = totals[:, self._beam - 1]
+        quiet = (seen != end).all(axis=1) & (last > -np.inf)
+        self._loud = [*np.flatnonzero(~quiet).tolist(), len(seen)]
         self._steps = [
             Seen(*each)
             for each in zip(
@@ -144,14 +153,31 @@ class _Foreseen:
 
     def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
         """As Foresight."""
-        step = len(self.asked)
-        if step >= len(self._steps):
-            return None
-        ids, origins = self._began[step]
-        asked = None if parents is None else parents.tolist()
-        given = tokens.tolist()
-        # In the first step of all, there is one row only.
-        if asked != origins or given != (ids if asked else ids[:1]):
+        if not self._goes_on(tokens, parents):
             return None
         self.asked.append((tokens, parents))
-        return self._steps[step]
+        return self._steps[len(self.asked) - 1]
+
+    def skip(self, tokens: IntArray, parents: IntArray | None, most: int) -> list[Seen]:
+        """As Foresight."""
+        if not self._goes_on(tokens, parents):
+            return []
+        first = len(self.asked)
+        loud = next(step for step in self._loud if step >= first)
+        last, beam = min(first + most, loud), self._beam
+        skipped = [step.first(beam) for step in self._steps[first:last]]
+        if skipped:
+            following = ((one.tokens[0], one.parents[0]) for one in skipped[:-1])
+            self.asked += [(tokens, parents), *following]
+        return skipped
+
+    def _goes_on(self, tokens: IntArray, parents: IntArray | None) -> bool:
+        """Whether the next step began with these."""
+        step = len(self.asked)
+        if step >= len(self._steps):
+            return False
+        ids, origins = self._began[step]
+        asked: list[int] | None = None if parents is None else parents.tolist()
+        # In the first step of all, there is one row only.
+        given: list[int] = tokens.tolist()
+        return bool(asked == origins and given == (ids if asked else ids[:1]))

@@ -126,11 +126,24 @@ class Plain:
         self._foreseen = self._foresee(tokens, outlook)
         return self._foreseen is not None
 
+    @property
+    def foreseen(self) -> bool:
+        """Whether steps that were run ahead are left."""
+        return self._foreseen is not None and self._foreseen.left
+
     def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
         """As Foresight."""
         seen = self._foreseen.follow(tokens, parents) if self._foreseen else None
         self._length += seen is not None
         return seen
+
+    def skip(self, tokens: IntArray, parents: IntArray | None, most: int) -> list[Seen]:
+        """As Foresight."""
+        if self._foreseen is None:
+            return []
+        skipped = self._foreseen.skip(tokens, parents, most)
+        self._length += len(skipped)
+        return skipped
 
     def unguarded(
         self, tokens: IntArray, parents: IntArray | None, _: int

@@ -86,8 +86,8 @@ class Outlook(NamedTuple):
     """What a beam search of one sentence will do while nothing interferes.
 
     At each step the best `found` tokens of each row are found. Of all these the best
-    `width` are looked at, by the totals with the bans added, and the best `beam` of them
-    that don't end are the next beam.
+    `width` are looked at, by the totals with the bans added. The next beam are the best
+    `beam` of them that don't end.
     """
 
     parents: IntArray | None  # (rows,), of the next step
@@ -108,14 +108,35 @@ class Seen(NamedTuple):
     log_probs: FloatArray  # of these tokens
     parents: IntArray  # the row that each goes on from
 
+    def first(self, beam: int) -> "Seen":
+        """The best so many."""
+        return Seen(
+            self.totals[:, :beam],
+            self.tokens[:, :beam],
+            self.log_probs[:, :beam],
+            self.parents[:, :beam],
+        )
+
 
 class Foresight(Protocol):
     """Steps of a beam that were run ahead."""
+
+    @property
+    def left(self) -> bool:
+        """Whether there are steps that weren't followed."""
+        ...
 
     def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
         """The next step; None behind the last, or if it began with something else.
 
         tokens, parents: as Decoding.best is given, which need not be asked then.
+        """
+        ...
+
+    def skip(self, tokens: IntArray, parents: IntArray | None, most: int) -> list[Seen]:
+        """All that follow, but `most`, as far as nothing ends: of each the next beam.
+
+        Each (1, beam), and of no step where a token looked at is the end token.
         """
         ...
 
