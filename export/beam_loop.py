@@ -8,10 +8,15 @@ when `most_ended` of the better ones have ended.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.helper import make_node
 
-from seq2edge.export.candidates import CANDIDATES, over_candidates
+from seq2edge.export.candidates import (
+    CANDIDATES,
+    TOKENS,
+    over_common_and_candidates,
+)
 from seq2edge.export.output_layer import OutputLayer
 from seq2edge.export.step_loop import (
     GOES_ON,
@@ -25,6 +30,7 @@ from seq2edge.export.step_loop import (
 from seq2edge.export.top import top
 from seq2edge.runtime.manifest import LOGITS
 
+Ids = NDArray[np.integer]
 _WHOLE, _FLOAT = TensorProto.INT64, TensorProto.FLOAT
 _CARRIED = (
     (Value("carried.token", _WHOLE, [ROWS]), "token", "live.tokens"),
@@ -32,34 +38,37 @@ _CARRIED = (
     (Value("carried.totals", _FLOAT, [ROWS]), "totals", "live.totals"),
     (Value("carried.ended", _WHOLE, [1]), "loop.none", "ended.all"),
 )
-# Of every step what was looked at, and where in the row-major (rows, count) it was; and
-# which of it is the next beam.
 _LIVE = ["live.totals", "live.places"]
+# Of every step all log-probabilities that were found; what was looked at of these, and
+# where it is in row-major order; and which of this is the next beam.
 _TOLD = {
     "beam_totals": Value("seen.totals", _FLOAT, ["width"]),
-    "beam_log_probs": Value("seen.log_probs", _FLOAT, ["width"]),
+    "beam_log_probs": Value("top.log_probs", _FLOAT, [ROWS, "count"]),
     "beam_tokens": Value("seen.tokens", _WHOLE, ["width"]),
     "beam_flat": Value("seen.flat", _WHOLE, ["width"]),
     "beam_places": Value("live.places", _WHOLE, [ROWS]),
 }
 
 
-def beam_loop(decoder: ModelProto, size: int, layer: OutputLayer | None) -> ModelProto:
-    """size: of the vocabulary. layer: for a beam that chooses among candidates."""
+def beam_loop(
+    decoder: ModelProto, size: int, among: tuple[OutputLayer, Ids] | None
+) -> ModelProto:
+    """size: of the vocabulary. among: output layer and common tokens of a shortlist."""
     before, choosing, reads = list[NodeProto](), list[NodeProto](), [LOGITS]
     inputs = [Value("token", _WHOLE, [ROWS])]
     found = "top.log_probs", "top.tokens"
-    if layer is None:
+    if among is None:
         best, constants = top("log_probs", size, "count", found)
     else:
-        part = over_candidates(decoder.graph, layer, single=False)
+        layer, common = among
+        part = over_common_and_candidates(decoder.graph, layer, common)
         before, choosing = [*part.gathering], [*part.nodes]
         constants = dict(part.constants)
         reads = [layer.product.input[0]]
         inputs.append(Value(CANDIDATES, _WHOLE, [CANDIDATES]))
         best = [
             make_node("TopK", ["log_probs", "count"], [found[0], "top.places"]),
-            make_node("Gather", [CANDIDATES, "top.places"], [found[1]]),
+            make_node("Gather", [TOKENS, "top.places"], [found[1]]),
         ]
     softmax = make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1)
     inputs += [
@@ -96,8 +105,6 @@ def _next_beam() -> list[NodeProto]:
         make_node("Add", ["top.scores", "totals.column"], ["sums"]),
         make_node("Reshape", ["sums", "loop.flat"], ["sums.flat"]),
         make_node("TopK", ["sums.flat", "width"], ["seen.totals", "seen.flat"], axis=0),
-        make_node("Reshape", ["top.log_probs", "loop.flat"], ["log_probs.flat"]),
-        make_node("Gather", ["log_probs.flat", "seen.flat"], ["seen.log_probs"]),
         make_node("Reshape", ["top.tokens", "loop.flat"], ["tokens.flat"]),
         make_node("Gather", ["tokens.flat", "seen.flat"], ["seen.tokens"]),
         make_node("Equal", ["seen.tokens", "end"], ["seen.ended"]),

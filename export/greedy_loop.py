@@ -54,7 +54,7 @@ def _plan(
     Places are told, and tokens looked up behind the Loop: what is carried can't be
     told, and a copy costs as much as a lookup.
     """
-    part = over_candidates(decoder.graph, layer, single=True)
+    part = over_candidates(decoder.graph, layer)
     whole, one = TensorProto.INT64, [1]
     choosing = [
         *part.nodes,

@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 from seq2edge.export.beam_loop import beam_loop
-from seq2edge.export.candidates import CANDIDATES
+from seq2edge.export.candidates import TOKENS
 from seq2edge.export.greedy_loop import ahead_loop, draft_loop
+from seq2edge.export.many_rows import for_many_rows
 from seq2edge.export.output_layer import SMALLEST, OutputLayer, output_layer
 from seq2edge.export.prune import prune
 from seq2edge.export.recipe import Chooses
@@ -79,16 +81,16 @@ def _top_head(decoder: ModelProto, name: str) -> ModelProto:
 def _best(
     decoder: ModelProto, count: str, results: tuple[str, str], single: bool = False
 ) -> tuple[list[NodeProto], Constants]:
-    """Nodes that find the best tokens by `log_probs`: of the vocabulary or candidates.
+    """Nodes that find the best tokens by `log_probs`: of all, or of a shortlist.
 
-    A candidate's place is looked up; of so few, TopK finds the best by itself faster.
+    Of these a place is looked up; of so few, TopK finds the best by itself faster.
     """
-    if all(value.name != CANDIDATES for value in decoder.graph.input):
+    if all(value.name != TOKENS for value in decoder.graph.input):
         return top("log_probs", logits_width(decoder), count, results, single)
     log_probs, tokens = results
     nodes = [
         make_node("TopK", ["log_probs", count], [log_probs, "best_places"]),
-        make_node("Gather", [CANDIDATES, "best_places"], [tokens]),
+        make_node("Gather", [TOKENS, "best_places"], [tokens]),
     ]
     return nodes, {}
 
@@ -135,9 +137,15 @@ HEADS: Mapping[str, Mapping[str, MakeHead]] = {
 
 
 def heads_of(
-    decoder: ModelProto, task: Task, chooses: Chooses = "steps"
+    decoder: ModelProto,
+    task: Task,
+    chooses: Chooses = "steps",
+    common: NDArray[np.integer] | None = None,
 ) -> Mapping[str, MakeHead]:
-    """What makes each head that a decoder can have."""
+    """What makes each head that a decoder can have.
+
+    common (n,): the tokens of a shortlist that are common to all sources.
+    """
     made = dict(HEADS[task])
     if all(value.name != ATTENTION for value in decoder.graph.output):
         made.pop(ATTENTION, None)
@@ -147,14 +155,24 @@ def heads_of(
             f"a shortlist is for a vocabulary of {SMALLEST} tokens or more, and an "
             "output layer that is a product; export without it"
         )
-    if layer is not None:
-        drafts = chooses == "drafts"
-        among = None if drafts else layer
-        made |= _drafting(layer) if drafts else _shortlisting(made, layer)
-        made["beam_ahead"] = lambda decoder: beam_loop(
-            _unattended(decoder), logits_width(decoder), among
-        )
+    for name in {"beam", ATTENTION}.intersection(made):
+        made[name] = _of_many_rows(made[name])
+    if layer is None:
+        return made
+    among = None
+    if chooses == "shortlist":
+        assert common is not None
+        among = layer, common
+    made |= _drafting(layer) if among is None else _shortlisting(made, *among)
+    made["beam_ahead"] = lambda decoder: beam_loop(
+        for_many_rows(_unattended(decoder)), logits_width(decoder), among
+    )
     return made
+
+
+def _of_many_rows(make: MakeHead) -> MakeHead:
+    """A head of beams."""
+    return lambda decoder: for_many_rows(make(decoder))
 
 
 def _drafting(layer: OutputLayer) -> dict[str, MakeHead]:
@@ -165,17 +183,17 @@ def _drafting(layer: OutputLayer) -> dict[str, MakeHead]:
 
 
 def _shortlisting(
-    made: Mapping[str, MakeHead], layer: OutputLayer
+    made: Mapping[str, MakeHead], layer: OutputLayer, common: NDArray[np.integer]
 ) -> dict[str, MakeHead]:
     """All heads that choose; the scores are still those of all tokens."""
 
-    def of_candidates(name: str, make: MakeHead) -> MakeHead:
+    def among(name: str, make: MakeHead) -> MakeHead:
         dropped = (lambda model: model) if name == ATTENTION else _unattended
-        return lambda decoder: make(shortlisted(dropped(decoder), layer))
+        return lambda decoder: make(shortlisted(dropped(decoder), layer, common))
 
-    choosing = {k: of_candidates(k, v) for k, v in made.items() if k != "scores"}
+    choosing = {k: among(k, make) for k, make in made.items() if k != "scores"}
     return choosing | {
-        "shortlist": lambda decoder: shortlist_head(decoder, layer),
+        "shortlist": lambda decoder: shortlist_head(decoder, layer, common),
         "ahead": lambda decoder: ahead_loop(_unattended(decoder), layer),
     }
 

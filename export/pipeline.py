@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import nn
 
@@ -72,6 +74,7 @@ class _Graphs:
     decoder: ModelProto | None  # None: a model that goes no steps
     quantization: Mapping[str, object] | None = None
     chooses: Chooses = "drafts"
+    common: NDArray[np.integer] | None = None  # tokens of a shortlist
 
     def models(self, contract: Contract) -> dict[str, ModelProto]:
         """The graphs of a bundle, by their files' names."""
@@ -96,7 +99,7 @@ class _Graphs:
                 "one without"
             )
         chooses = self.chooses if reads_tokens else "steps"
-        return heads_of(self.decoder, contract.task, chooses)
+        return heads_of(self.decoder, contract.task, chooses, self.common)
 
 
 def export_checkpoint(
@@ -178,12 +181,15 @@ class _Export:
             )
         )
         certificate = {**self._certificate(), **judge.certify_float()}
+        shortlist = self._shortlist(draft, graphs, sample, judge)
         quantizes = self.options.precision != "fp32"
         if quantizes:
-            graphs = self._quantize(graphs, judge)
+            common = None if shortlist is None else shortlist.common
+            graphs = replace(self._quantize(graphs, judge), common=common)
             self.note(f"writing the {graphs.precision} graphs")
             draft = self._write(graphs, contract)
-        draft, shortlist = self._with_shortlist(draft, graphs, sample, judge)
+        if shortlist is not None:
+            draft = self._with_shortlist(draft, shortlist)
         if quantizes:
             certificate |= judge.certify_quantized()
         if shortlist is not None:
@@ -303,21 +309,30 @@ class _Export:
             tables=shared_tables(folder, [ENCODER, *heads.values()]),
         )
 
-    def _with_shortlist(
+    def _shortlist(
         self, draft: Manifest, graphs: _Graphs, sample: Sample, judge: Judge
-    ) -> tuple[Manifest, Shortlist | None]:
-        """Learn what a source may become, where heads ask for it."""
-        if not {"draft", "shortlist"} & draft.heads.keys():
-            return draft, None
+    ) -> Shortlist | None:
+        """Learn from the fp32 bundle what a source may become, if heads will ask."""
+        wanted = self.options.precision == "fp32" or self._chooses != "steps"
+        if "draft" not in draft.heads or not wanted:
+            return None
         self.note("learning the shortlist")
         folder, [spec] = self.folder / graphs.precision, draft.inputs
         sources = [example[spec.name] for example in sample.examples]
         size = drafting.source_size(graphs.encoder, spec.name, sources)
-        shortlist = drafting.learn_shortlist(folder, sources, judge.translations, size)
+        return drafting.learn_shortlist(folder, sources, judge.translations, size)
+
+    @property
+    def _chooses(self) -> Chooses:
+        return self.options.quantization.chooses
+
+    def _with_shortlist(self, draft: Manifest, shortlist: Shortlist) -> Manifest:
+        """Put it beside the graphs."""
+        folder = self.folder / draft.precision
         shortlist.save(folder / drafting.FILE)
         draft = replace(draft, files=hash_files(folder), shortlist=drafting.FILE)
         draft.write(folder)
-        return draft, shortlist
+        return draft
 
     def _certify_shortlist(
         self, draft: Manifest, shortlist: Shortlist, sample: Sample, judge: Judge

@@ -43,6 +43,7 @@ GATHERED = (
     TensorSpec("candidate_weight", "int8", ("features", "candidates")),
     TensorSpec("candidate_scale", "float32", ("candidates",)),
     TensorSpec("candidate_bias", "float32", ("candidates",)),
+    TensorSpec("candidate_tokens", "int64", ("tokens",)),  # the common ones first
 )
 CHOOSING: tuple[Head, ...] = ("greedy", "beam", "attention")
 
@@ -95,7 +96,7 @@ HEAD_RESULTS: dict[Head, tuple[TensorSpec, ...]] = {
     ),
     "beam_ahead": (  # flat: of (rows, count), row by row; places: of what was seen
         TensorSpec("beam_totals", "float32", ("steps", "width")),
-        TensorSpec("beam_log_probs", "float32", ("steps", "width")),
+        TensorSpec("beam_log_probs", "float32", ("steps", "rows", "count")),
         TensorSpec("beam_tokens", "int64", ("steps", "width")),
         TensorSpec("beam_flat", "int64", ("steps", "width")),
         TensorSpec("beam_places", "int64", ("steps", "rows")),
@@ -173,7 +174,7 @@ def head_contract(manifest: Manifest, head: Head) -> GraphContract:
     if head == "stream":
         read = (stream_input(manifest.inputs[0]),)
     elif head in CHOOSING and "shortlist" in manifest.heads:
-        read = (*read, CANDIDATES, MASK, *GATHERED)
+        read = (*read, MASK, *GATHERED)
     return GraphContract(
         read + _prefixed("memory", memory) + _prefixed("state", state),
         HEAD_RESULTS[head] + _prefixed("next", following),

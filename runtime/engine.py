@@ -21,7 +21,7 @@ from seq2edge.runtime.sessions import EngineOptions, Graph, HeadGraph, map_table
 from seq2edge.runtime.shortlist import Shortlist
 from seq2edge.runtime.shortlisted import AheadDecoding, ShortlistedDecoding
 from seq2edge.runtime.speculation import Speculation
-from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, IntArray, Stream
+from seq2edge.runtime.stepper import Decoding, FloatArray, Inputs, Stream
 from seq2edge.runtime.tuned import engine_options
 
 __all__ = ["Engine", "EngineOptions"]
@@ -79,13 +79,13 @@ class Engine:
             return GraphDecoding(self.head, memory, state, batch)
         sources = inputs[self._source.name]
         if batch == 1 and self.options.speculates:
-            return self._single(shortlist.candidates(sources[0]), memory, state)
+            return self._single(shortlist, sources[0], memory, state)
         if not self._restricts:
             return GraphDecoding(self.head, memory, state, batch)
         lengths = inputs[self._source.lengths or ""]
         rows = [row[:n] for row, n in zip(sources, lengths.tolist(), strict=True)]
-        candidates, absent = shortlist.of_batch(rows)
-        return ShortlistedDecoding(self.head, memory, state, candidates, absent)
+        own, absent = shortlist.own_of_batch(rows)
+        return ShortlistedDecoding(self.head, memory, state, own, absent)
 
     def encode(self, inputs: Inputs) -> tuple[dict[str, Array], list[Array]]:
         """Memory by the names that the heads know, and the first state, in order."""
@@ -131,13 +131,20 @@ class Engine:
         return {name: graph.end_profiling() for name, graph in graphs.items()}
 
     def _single(
-        self, candidates: IntArray, memory: dict[str, Array], state: list[Array]
+        self,
+        shortlist: Shortlist,
+        source: Array,
+        memory: dict[str, Array],
+        state: list[Array],
     ) -> Decoding:
         """One sentence, of which several steps may be run at once."""
-        kind = AheadDecoding if self._restricts else Speculation
-        steps = kind(self.head, memory, state, candidates, self._end)
-        among = candidates if self._restricts else None
-        return ForesightDecoding(steps, self._end, among)
+        both, end = shortlist.candidates(source), self._end
+        if not self._restricts:
+            drafting = Speculation(self.head, memory, state, both, end)
+            return ForesightDecoding(drafting, end)
+        own = shortlist.own(source)
+        steps = AheadDecoding(self.head, memory, state, own, both, end)
+        return ForesightDecoding(steps, end, own, len(both))
 
     def _encode(self, inputs: Inputs) -> list[Array]:
         check_inputs(inputs, self.bundle.manifest.inputs)

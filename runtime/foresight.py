@@ -30,9 +30,16 @@ class ForesightDecoding:
     """One sentence under way, whose beams may be foreseen."""
 
     def __init__(
-        self, steps: GraphDecoding, end: int, candidates: IntArray | None
+        self,
+        steps: GraphDecoding,
+        end: int,
+        candidates: IntArray | None = None,
+        size: int | None = None,
     ) -> None:
-        """candidates (n,): what the beams choose among, of a bundle that restricts."""
+        """candidates (n,): beside the common tokens, of a bundle whose search chooses
+        among a shortlist; size: the number of both.
+        """
+        self._size = size
         self._steps = steps
         self._end = np.array([end])
         self._candidates = candidates
@@ -42,7 +49,7 @@ class ForesightDecoding:
 
     def foresee(self, tokens: IntArray, outlook: Outlook) -> Foresight | None:
         """As ForesightfulDecoding."""
-        if self._candidates is not None and outlook.found > len(self._candidates):
+        if self._size is not None and outlook.found > self._size:
             return None
         self._catch_up()
         rows, totals = outlook.beam, outlook.totals
@@ -119,44 +126,38 @@ class _Foreseen:
         results: list[Array],
         end: IntArray,
     ) -> None:
-        totals, log_probs, seen, flat, places = results
+        totals, found, tokens_seen, flat, places = results
+        steps = len(totals)
+        log_probs = np.take_along_axis(found.reshape(steps, -1), flat, axis=1)
         parents = flat // outlook.found
+        self._seen = totals, tokens_seen, log_probs, parents
+        # The search says what is wrong with a model whose numbers aren't finite.
+        self._finite = not np.isnan(log_probs).any()
+        self._steps = steps
         self._beam = outlook.beam
         last = totals[:, self._beam - 1]
-        quiet = (seen != end).all(axis=1) & (last > -np.inf)
-        self._loud = [*np.flatnonzero(~quiet).tolist(), len(seen)]
-        self._steps = [
-            Seen(*each)
-            for each in zip(
-                totals[:, None],
-                seen[:, None],
-                log_probs[:, None],
-                parents[:, None],
-                strict=True,
-            )
-        ]
-        if np.isnan(log_probs).any():  # the search says what is wrong
-            self._steps.clear()
+        quiet = (tokens_seen != end).all(axis=1) & (last > -np.inf)
+        self._loud = [*np.flatnonzero(~quiet).tolist(), steps]
         self.before = before
         self.found = outlook.found
         self.asked: list[tuple[IntArray, IntArray | None]] = []
         # What every step began with.
         first = None if outlook.parents is None else outlook.parents.tolist()
-        chosen = np.take_along_axis(seen, places, axis=1).tolist()
+        chosen = np.take_along_axis(tokens_seen, places, axis=1).tolist()
         rows = np.take_along_axis(parents, places, axis=1).tolist()
         self._began = [(tokens.tolist(), first), *zip(chosen, rows, strict=True)]
 
     @property
     def left(self) -> bool:
         """Whether there are steps that weren't followed."""
-        return len(self.asked) < len(self._began) - 1
+        return len(self.asked) < self._steps
 
     def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
         """As Foresight."""
         if not self._goes_on(tokens, parents):
             return None
         self.asked.append((tokens, parents))
-        return self._steps[len(self.asked) - 1]
+        return self._step(len(self.asked) - 1)
 
     def skip(self, tokens: IntArray, parents: IntArray | None, most: int) -> list[Seen]:
         """As Foresight."""
@@ -165,16 +166,22 @@ class _Foreseen:
         first = len(self.asked)
         loud = next(step for step in self._loud if step >= first)
         last, beam = min(first + most, loud), self._beam
-        skipped = [step.first(beam) for step in self._steps[first:last]]
+        skipped = [self._step(step, beam) for step in range(first, last)]
         if skipped:
             following = ((one.tokens[0], one.parents[0]) for one in skipped[:-1])
             self.asked += [(tokens, parents), *following]
         return skipped
 
+    def _step(self, step: int, most: int | None = None) -> Seen:
+        """What a step looked at, or the best of it."""
+        totals, tokens, log_probs, parents = self._seen
+        part = slice(step, step + 1), slice(most)
+        return Seen(totals[part], tokens[part], log_probs[part], parents[part])
+
     def _goes_on(self, tokens: IntArray, parents: IntArray | None) -> bool:
         """Whether the next step began with these."""
         step = len(self.asked)
-        if step >= len(self._steps):
+        if step >= self._steps or not self._finite:
             return False
         ids, origins = self._began[step]
         asked: list[int] | None = None if parents is None else parents.tolist()

@@ -58,15 +58,19 @@ class Shortlist:
         """Those of a source (length,), each once and ascending."""
         return np.flatnonzero(self._present(source))
 
-    def of_batch(
+    def own(self, source: Integers) -> IntArray:
+        """The same without the common ones."""
+        return np.flatnonzero(self._present(source) & ~self._is_common)
+
+    def own_of_batch(
         self, sources: Sequence[Integers]
     ) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Those of all sources, each once and ascending: (candidates,).
+        """`own` of all sources, each once and ascending: (candidates,).
 
         And of which sources they aren't: (sources, candidates).
         """
         present = np.stack([self._present(source) for source in sources])
-        union = np.flatnonzero(present.any(axis=0))
+        union = np.flatnonzero(present.any(axis=0) & ~self._is_common)
         return union, ~present[:, union]
 
     @classmethod

@@ -16,6 +16,7 @@ from seq2edge.runtime.decoding import GraphDecoding
 from seq2edge.runtime.sessions import HeadGraph
 from seq2edge.runtime.stepper import FloatArray, IntArray
 
+TOKENS = GATHERED[-1].name
 AHEAD = 64  # steps in one run: a deadline is looked at between two
 
 
@@ -30,7 +31,10 @@ class ShortlistedDecoding(GraphDecoding):
         candidates: IntArray,
         absent: NDArray[np.bool_],
     ) -> None:
-        """candidates (n,), ascending; absent (batch, n): which aren't a sentence's."""
+        """candidates (n,): of all sentences, beside the common tokens.
+
+        absent (batch, n): which of them aren't a sentence's.
+        """
         super().__init__(head, memory, state, len(absent))
         self._candidates = candidates
         self._absent = absent
@@ -38,12 +42,14 @@ class ShortlistedDecoding(GraphDecoding):
     def best(
         self, tokens: IntArray, parents: IntArray | None, count: int
     ) -> tuple[FloatArray, IntArray]:
-        """As Decoding; of more than there are candidates, all tokens are looked at."""
-        if count <= len(self._candidates):
-            return super().best(tokens, parents, count)
-        log_probs = self.scores(tokens, parents)
-        best = np.argsort(-log_probs, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(log_probs, best, axis=1), best
+        """As Decoding; all of the shortlist, if it has fewer."""
+        return super().best(tokens, parents, min(count, self._size))
+
+    def attended(
+        self, tokens: IntArray, parents: IntArray | None, count: int
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        """As Decoding; all of the shortlist, if it has fewer."""
+        return super().attended(tokens, parents, min(count, self._size))
 
     def keep(self, sentences: IntArray) -> None:
         """As Decoding."""
@@ -54,10 +60,14 @@ class ShortlistedDecoding(GraphDecoding):
     @cached_property
     def _gathered(self) -> dict[str, Array]:
         """What the candidates need of the output layer."""
-        feed = {CANDIDATES.name: self._candidates}
-        found = self._head_of("shortlist").run(feed)
+        found = self._head_of("shortlist").run({CANDIDATES.name: self._candidates})
         names = [spec.name for spec in GATHERED]
-        return feed | dict(zip(names, found, strict=True))
+        return dict(zip(names, found, strict=True))
+
+    @property
+    def _size(self) -> int:
+        """How many tokens the shortlist has, the common ones among them."""
+        return len(self._gathered[TOKENS])
 
     def _use(self, name: Head) -> HeadGraph:
         known = self._head
@@ -75,7 +85,7 @@ class ShortlistedDecoding(GraphDecoding):
         return super()._step(name, tokens, parents, count)
 
     def _mask(self, rows: int) -> FloatArray:
-        """What is added to the logits of every row, (rows or 1, candidates)."""
+        """What is added to the candidates' logits, (rows or 1, candidates)."""
         if not self._absent.any():  # one row for all
             return np.zeros((1, len(self._candidates)), np.float32)
         mask = np.where(self._absent, np.float32(-np.inf), np.float32(0))
@@ -90,12 +100,14 @@ class AheadDecoding(ShortlistedDecoding):
         head: Callable[[Head], HeadGraph],
         memory: dict[str, Array],
         state: list[Array],
-        candidates: IntArray,
+        own: IntArray,
+        both: IntArray,
         end: int,
     ) -> None:
-        """candidates (n,), ascending."""
-        absent = np.zeros((1, len(candidates)), dtype=np.bool_)
-        super().__init__(head, memory, state, candidates, absent)
+        """own (n,): candidates beside the common tokens; both: with these."""
+        absent = np.zeros((1, len(own)), dtype=np.bool_)
+        super().__init__(head, memory, state, own, absent)
+        self._both = both
         self._end = np.array([end])
 
     def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
@@ -103,7 +115,7 @@ class AheadDecoding(ShortlistedDecoding):
         head = self._use("ahead")
         self._feed |= {
             "token": tokens,
-            CANDIDATES.name: self._candidates,
+            CANDIDATES.name: self._both,
             "steps": np.array([min(most, AHEAD)]),
             "end": self._end,
         }

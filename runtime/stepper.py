@@ -108,15 +108,6 @@ class Seen(NamedTuple):
     log_probs: FloatArray  # of these tokens
     parents: IntArray  # the row that each goes on from
 
-    def first(self, beam: int) -> "Seen":
-        """The best so many."""
-        return Seen(
-            self.totals[:, :beam],
-            self.tokens[:, :beam],
-            self.log_probs[:, :beam],
-            self.parents[:, :beam],
-        )
-
 
 class Foresight(Protocol):
     """Steps of a beam that were run ahead."""

@@ -1,8 +1,10 @@
 """Small random models, whose vocabulary is large enough for drafts and shortlists."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from seq2edge.export import (
     QualityLimits,
     Recipe,
     Sample,
+    drafting,
     export_model,
 )
 from seq2edge.models.build import build_model
@@ -58,8 +61,17 @@ MODELS: dict[str, Any] = {
 }
 
 
-def exported(name: str, precision: Any, folder: Path, chooses: Any = "drafts") -> Path:
-    """A random model, large in its weights so that it says various things."""
+def exported(
+    name: str,
+    precision: Any,
+    folder: Path,
+    chooses: Any = "drafts",
+    shortlist: Shortlist | None = None,
+) -> Path:
+    """A random model, large in its weights so that it says various things.
+
+    shortlist: instead of one that is learned.
+    """
     model = build_model(MODELS[name](), seed=5).eval()
     with torch.no_grad():
         for weight in model.parameters():
@@ -74,7 +86,11 @@ def exported(name: str, precision: Any, folder: Path, chooses: Any = "drafts") -
         recipe=Recipe(smallest=100, chooses=chooses),
         limits=QualityLimits(min_agreement=0.0),
     )
-    export_model(model, Sample.of_ids(SENTENCES), folder, spec, options)
+    with ExitStack() as stack:
+        if shortlist is not None:
+            learned = mock.patch.object(drafting, "learn_shortlist")
+            stack.enter_context(learned).return_value = shortlist
+        export_model(model, Sample.of_ids(SENTENCES), folder, spec, options)
     return folder
 
 

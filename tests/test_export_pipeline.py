@@ -165,7 +165,8 @@ def test_what_a_shortlist_is_not_for_is_refused() -> None:
 def test_a_recipe_says_among_what_heads_choose(chooses: Any, more: set[str]) -> None:
     decoder = with_output_layer(1024)  # the smallest that has them
     contract = Contract("generation", (SOURCE,), (), (), ())
-    graphs = _Graphs("int8", onnx.ModelProto(), decoder, chooses=chooses)
+    common = np.array([3])
+    graphs = _Graphs("int8", onnx.ModelProto(), decoder, chooses=chooses, common=common)
     heads = set(graphs.head_files(contract))
     assert heads == {"greedy", "beam", "scores"} | more
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from large_vocabulary import SENTENCES, SIZE, VOCABULARY, exported, same, with_shortlist
+from large_vocabulary import SENTENCES, SIZE, VOCABULARY, exported, same
 
 from seq2edge.cli import main
 from seq2edge.export import ExportOptions
@@ -20,21 +20,38 @@ from seq2edge.runtime.shortlisted import AHEAD, ShortlistedDecoding
 from seq2edge.runtime.translator import Translator
 
 Pair = tuple[Path, Path]
-
-
-@pytest.fixture(scope="module", params=["transformer", "gru, output bias"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Pair:
-    """One model's bundle with a shortlist, and one without."""
-    folder: Path = tmp_path_factory.mktemp("shortlisted")
-    return (
-        exported(request.param, "int8", folder / "shortlist", "shortlist"),
-        exported(request.param, "int8", folder / "steps", "steps"),
-    )
+NAMES = ["transformer", "gru, output bias"]
+NONE = np.zeros(0, int)
 
 
 @pytest.fixture(scope="module")
-def folder(pair: Pair) -> Path:
-    return pair[0]
+def bundle_of(tmp_path_factory: Any) -> Any:
+    """Each bundle, exported when it is first asked for."""
+    made: dict[str, Path] = {}
+
+    def bundle(name: str, chooses: str, shortlist: Shortlist | None = None) -> Path:
+        key = f"{name} {chooses} {shortlist and len(shortlist.common)}"
+        if key not in made:
+            folder = tmp_path_factory.mktemp("shortlisted") / "bundle"
+            made[key] = exported(name, "int8", folder, chooses, shortlist)
+        return made[key]
+
+    return bundle
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def folder(request: pytest.FixtureRequest, bundle_of: Any) -> Path:
+    """A shortlist that gives every source token others."""
+    made: Path = bundle_of(request.param, "shortlist", OF_FEW)
+    return made
+
+
+def _of_few(each: int = 40) -> Shortlist:
+    of_source = np.random.default_rng(7).integers(4, SIZE, SIZE * each)
+    return Shortlist(np.array([3, 5]), np.full(SIZE, each), of_source)
+
+
+OF_FEW = _of_few()
 
 
 def alone(
@@ -53,20 +70,14 @@ def together(folder: Path, beam: int) -> list[Hypothesis]:
     return [best for best, *_ in translator.generate(SENTENCES, search)]
 
 
-def of_few(each: int = 40) -> Shortlist:
-    """The end token, and of each source token others."""
-    of_source = np.random.default_rng(7).integers(4, SIZE, SIZE * each)
-    return Shortlist(np.array([3]), np.full(SIZE, each), of_source)
-
-
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_shortlist_of_all_tokens_changes_nothing(
-    pair: Pair, beam: int, tmp_path: Path
+    bundle_of: Any, name: str, beam: int
 ) -> None:
-    shortlisted, steps = pair
-    everything = Shortlist(np.arange(SIZE), np.zeros(SIZE, int), np.zeros(0, int))
-    changed = with_shortlist(shortlisted, everything, tmp_path)
-    expected = alone(steps, beam)
+    everything = Shortlist(np.arange(SIZE), np.zeros(SIZE, int), NONE)
+    changed = bundle_of(name, "shortlist", everything)
+    expected = alone(bundle_of(name, "steps"), beam)
     assert len({token for one in expected for token in one.tokens}) > 9
     same(alone(changed, beam), expected)
     same(together(changed, beam), expected)
@@ -74,16 +85,14 @@ def test_a_shortlist_of_all_tokens_changes_nothing(
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_sentence_gets_its_own_candidates_in_any_batch(
-    folder: Path, beam: int, tmp_path: Path
+    folder: Path, beam: int
 ) -> None:
-    shortlist = of_few()
-    changed = with_shortlist(folder, shortlist, tmp_path)
-    found = alone(changed, beam)
+    found = alone(folder, beam)
     for sentence, hypothesis in zip(SENTENCES, found, strict=True):
-        own = shortlist.candidates(np.array(sentence))
+        own = OF_FEW.candidates(np.array(sentence))
         assert set(hypothesis.tokens) <= set(own.tolist())
     assert len({token for one in found for token in one.tokens}) > 9
-    same(together(changed, beam), found)
+    same(together(folder, beam), found)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +106,12 @@ def test_several_steps_at_once_are_what_single_ones_are(
     same(alone(folder, 1, **changes), alone(folder, 1, speculates=False, **changes))
 
 
-def test_more_than_the_shortlist_has_come_from_all_tokens(
-    pair: Pair, tmp_path: Path
-) -> None:
-    shortlisted, steps = pair
-    none = Shortlist(np.array([3, 9]), np.zeros(SIZE, int), np.zeros(0, int))
-    changed = with_shortlist(shortlisted, none, tmp_path)
-    same(alone(changed, 4), alone(steps, 4))
+def test_a_shortlist_may_have_less_than_is_asked_for(bundle_of: Any) -> None:
+    few = Shortlist(np.array([3, 5, 9]), np.zeros(SIZE, int), NONE)
+    changed = bundle_of("transformer", "shortlist", few)
+    found = alone(changed, 4)
+    assert {token for one in found for token in one.tokens} == {5, 9}
+    same(together(changed, 4), found)
 
 
 def begin(folder: Path, batch: list[list[int]], speculates: bool = True) -> Any:
@@ -115,11 +123,13 @@ def begin(folder: Path, batch: list[list[int]], speculates: bool = True) -> Any:
     return engine.start({"source": source, "source_lengths": lengths})
 
 
-def test_all_scores_are_of_all_tokens(pair: Pair) -> None:
+def test_all_scores_are_of_all_tokens(bundle_of: Any) -> None:
     start = np.array([VOCABULARY.start])
-    ours, theirs = (
-        begin(folder, SENTENCES[5:6]).scores(start, None) for folder in pair
+    folders = (
+        bundle_of("transformer", "shortlist", OF_FEW),
+        bundle_of("transformer", "steps"),
     )
+    ours, theirs = (begin(f, SENTENCES[5:6]).scores(start, None) for f in folders)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     assert ours.shape == (1, SIZE)
 
@@ -135,14 +145,15 @@ def test_one_sentence_goes_ahead_and_a_batch_by_steps(folder: Path) -> None:
     assert 1 <= tokens.shape[1] <= 3
 
 
-def test_padding_brings_no_candidates(folder: Path, tmp_path: Path) -> None:
+def test_padding_brings_no_candidates(bundle_of: Any) -> None:
     counts = np.zeros(SIZE, int)
     counts[0] = 1  # the padding's: token 77
-    shortlist = Shortlist(np.array([3, 5]), counts, np.array([77]))
-    changed = with_shortlist(folder, shortlist, tmp_path)
-    decoding = begin(changed, [SENTENCES[1], SENTENCES[8]])
-    _, tokens = decoding.best(np.full(2, VOCABULARY.start), None, 2)
-    assert sorted(tokens[0].tolist()) == sorted(tokens[1].tolist()) == [3, 5]
+    shortlist = Shortlist(np.array([3, 5, 6, 7]), counts, np.array([77]))
+    decoding = begin(
+        bundle_of("transformer", "shortlist", shortlist), [SENTENCES[1], SENTENCES[8]]
+    )
+    _, tokens = decoding.best(np.full(2, VOCABULARY.start), None, 4)
+    assert sorted(tokens[0].tolist()) == sorted(tokens[1].tolist()) == [3, 5, 6, 7]
 
 
 def test_the_bundle_says_what_its_shortlist_is(folder: Path) -> None:

@@ -1,0 +1,94 @@
+"""The integer products of a step in the form that is best for several rows.
+
+`int8_product` writes the wide products of a step for one row, as MatMulInteger, Cast,
+Mul and Add. The heads of beams have them as MatMulIntegerToFloat, which takes 0.96 of
+the time at four rows, 0.9 at eight and 0.8 at 32. That rounds a last bit otherwise: so
+greedy search, whose single sentences and batches have different heads and must come to
+the same, has one form in both.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.helper import make_node
+
+from seq2edge.export.fragment import CONTRIB
+from seq2edge.export.prune import names_read, prune
+
+ONE = "products.one"
+
+
+def for_many_rows(decoder: ModelProto) -> ModelProto:
+    """A copy in which such chains are one node each."""
+    model = ModelProto()
+    model.CopyFrom(decoder)
+    graph = model.graph
+    readers = _readers(graph)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = [_joined(node, readers, constants) or node for node in graph.node]
+    if any(ONE in node.input for node in nodes):
+        one = numpy_helper.from_array(np.array(1, np.float32), ONE)
+        graph.initializer.append(one)
+    del graph.node[:]
+    graph.node.extend(_each_output_once(nodes))
+    prune(graph)
+    return model
+
+
+def _joined(
+    product: NodeProto,
+    readers: Mapping[str, list[NodeProto]],
+    constants: Mapping[str, TensorProto],
+) -> NodeProto | None:
+    """The chain that begins with a product, as one node that writes what it writes."""
+    if product.op_type != "MatMulInteger" or len(product.input) > 3:
+        return None
+    cast = _only(readers, product.output[0], "Cast")
+    scaling = cast and _only(readers, cast.output[0], "Mul")
+    if cast is None or scaling is None:
+        return None
+    scales = next((name for name in scaling.input if name in constants), "")
+    if not scales or len(constants[scales].dims) != 1:
+        return None
+    last, bias = scaling, ""
+    adding = _only(readers, scaling.output[0], "Add")
+    if adding is not None:
+        biases = [name for name in adding.input if name in constants]
+        if biases and [*constants[biases[0]].dims] == [*constants[scales].dims]:
+            last, bias = adding, biases[0]
+    activation, weight, zero = [*product.input, ""][:3]
+    inputs = [activation, weight, ONE, scales, zero, "", bias]
+    while not inputs[-1]:
+        inputs.pop()
+    name = last.output[0]
+    return make_node("MatMulIntegerToFloat", inputs, [name], domain=CONTRIB)
+
+
+def _each_output_once(nodes: list[NodeProto]) -> list[NodeProto]:
+    """Of nodes that write the same, the first."""
+    written, left = set[str](), list[NodeProto]()
+    for node in nodes:
+        if not written.intersection(node.output):
+            left.append(node)
+        written.update(node.output)
+    return left
+
+
+def _only(
+    readers: Mapping[str, list[NodeProto]], name: str, kind: str
+) -> NodeProto | None:
+    """What reads a value, if it is one node of this kind and the value no result."""
+    found = readers.get(name, [])
+    return found[0] if len(found) == 1 and found[0].op_type == kind else None
+
+
+def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
+    """Who reads each value; of results also nobody, twice."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in names_read(node):
+            readers.setdefault(name, []).append(node)
+    for value in graph.output:
+        readers.setdefault(value.name, []).extend([NodeProto(), NodeProto()])
+    return readers
