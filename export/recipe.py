@@ -38,7 +38,7 @@ class Recipe:
     target: str | None = None  # the name, where it is one of `targets`
     product_bits: int = 7  # 8 only for processors with VNNI, or for Arm
     layer_bits: int = 8  # 4 in the precision int4: a decoder's layers, as MatMulNBits
-    block_size: int = 128  # weights of four bits that share a scale
+    block_size: int = 32  # weights of four bits that share a scale
     smallest: int = 2048  # weights with fewer numbers stay float: they save nothing
     # An encoder's operator with as many hidden units leaves fp32; NEVER keeps it there.
     scan_from_hidden: int = 256
