@@ -19,7 +19,8 @@ alternate; the record with quartiles is [decoder-latency.json](decoder-latency.j
 
 Four decoders of two layers under the same vocabulary (8,000 tokens, 256 features, tied
 embedding), as wide as makes them equally large; random weights, a source of 20 tokens.
-Timed are all calls of the greedy head that a translation of so many tokens takes. The
+Timed is what a greedy translation of so many tokens asks of the graphs: step by step,
+or with a shortlist (`export --shortlist`), where one sentence goes many steps a run. The
 encoder, the tokenizer and the search's own bookkeeping are left out.
 
 ![milliseconds a token, by decoder and length](decoder-latency.svg)
@@ -105,7 +106,7 @@ def plot(record: Record, path: Path) -> None:
     batches = list(dict.fromkeys(one["batch"] for one in timings))
     precisions = list(dict.fromkeys(one["precision"] for one in timings))
     figure, axes = pyplot.subplots(
-        len(batches), len(precisions), figsize=(9, 6), sharex=True, sharey="row"
+        len(batches), len(precisions), figsize=(12, 6), sharex=True, sharey="row"
     )
     for row, batch in zip(np.atleast_2d(axes), batches, strict=True):
         for axis, precision in zip(row, precisions, strict=True):

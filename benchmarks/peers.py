@@ -125,7 +125,7 @@ def main() -> None:
     note("converting")
     entries = [
         *our_entries(checkpoint, work, ("fp32", "int8"), ready),
-        *peer_entries(checkpoint, work),
+        *peer_entries(checkpoint, work, ready),
     ]
     sources = candidates_of(arguments, tokenizer_of(checkpoint))
     record = {

@@ -1,16 +1,19 @@
 """What the contenders of peers.py read: a MarianMT folder in everyone's own form."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from peers_process import Entry
 
 OURS = ("*.onnx", "*.bin")  # graphs and weights of a bundle
 EXACT = "seq2edge fp32"
+MAPPED = ("model.bin", "vmap.txt")
 PEER = "CTranslate2"
 REFERENCE = "transformers fp32"
 
@@ -45,12 +48,23 @@ def _export(checkpoint: Path, work: Path, precision: str) -> Path:
     return folder
 
 
-def peer_entries(checkpoint: Path, work: Path) -> Iterator[Entry]:
-    """The other libraries, each through its own converter."""
-    kind = "peers_contenders.CTranslate2"
-    for precision, exact in (("fp32", None), ("int8", f"{PEER} fp32")):
+def peer_entries(
+    checkpoint: Path, work: Path, ready: Mapping[str, Path]
+) -> Iterator[Entry]:
+    """The other libraries, each through its own converter.
+
+    Where one of our bundles chooses among a shortlist, CTranslate2 gets it too.
+    """
+    kind, exact = "peers_contenders.CTranslate2", f"{PEER} fp32"
+    for precision in ("fp32", "int8"):
         folder = _convert(checkpoint, work, precision)
-        yield Entry(f"{PEER} {precision}", kind, folder, ("model.bin",), exact)
+        known = None if precision == "fp32" else exact
+        yield Entry(f"{PEER} {precision}", kind, folder, ("model.bin",), known)
+    for bundle in ready.values():
+        if (bundle / "decoder.shortlist.onnx").is_file():
+            listed = _with_vocabulary_map(folder, bundle)
+            yield Entry(f"{PEER} int8, our shortlist", kind, listed, MAPPED, exact)
+            break
     files = ("encoder_model.onnx", "decoder_model_merged.onnx")
     folder = _export_with_optimum(checkpoint, work)
     yield Entry("Optimum fp32", "peers_contenders.Optimum", folder, files)
@@ -65,6 +79,30 @@ def _convert(checkpoint: Path, work: Path, precision: str) -> Path:
     quantization = {"fp32": "float32"}.get(precision, precision)
     converter = TransformersConverter(str(checkpoint))
     converter.convert(str(folder), quantization=quantization, force=True)
+    return folder
+
+
+def _with_vocabulary_map(model: Path, bundle: Path) -> Path:
+    """A copy that chooses among a bundle's shortlist, as CTranslate2 reads one.
+
+    Lines of a source token, TAB, and what it may become; of no token: what always may.
+    """
+    from seq2edge.runtime.shortlist import Shortlist
+
+    folder = model.with_name(f"{model.name}-shortlist")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(model, folder)
+    text = (model / "shared_vocabulary.json").read_text(encoding="utf-8")
+    pieces = json.loads(text)
+    shortlist = Shortlist.load(bundle / "shortlist.npy")
+    ends = np.cumsum(shortlist.counts, dtype=np.int64)
+    lists = np.split(shortlist.of_source, ends[:-1])
+    lines = [
+        f"{source}\t{' '.join(pieces[token] for token in its if token < len(pieces))}"
+        for source, its in zip(["", *pieces], [shortlist.common, *lists], strict=False)
+        if len(its)
+    ]
+    (folder / "vmap.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
     return folder
 
 

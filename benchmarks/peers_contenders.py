@@ -72,7 +72,10 @@ class CTranslate2:
         self.translator = ctranslate2.Translator(
             str(folder), device="cpu", inter_threads=1, intra_threads=threads
         )
+        self.listed = (folder / "vmap.txt").is_file()
         self.details = {"compute type": self.translator.compute_type}
+        if self.listed:
+            self.details["vocabulary map"] = "of our shortlist"
         self.source = _pieces(folder, "source")
         self.ids = {piece: n for n, piece in enumerate(_pieces(folder, "target"))}
 
@@ -83,7 +86,10 @@ class CTranslate2:
     def translate(self, prepared: list[list[str]], beam: int) -> Any:
         """Its default search: length penalty 1."""
         return self.translator.translate_batch(
-            prepared, beam_size=beam, max_decoding_length=LONGEST
+            prepared,
+            beam_size=beam,
+            max_decoding_length=LONGEST,
+            use_vmap=self.listed,
         )
 
     def tokens(self, results: Any) -> Ids:

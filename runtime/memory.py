@@ -95,10 +95,12 @@ def _head_bytes(manifest: Manifest, work: Work) -> int:
     if search is None or footprint is None:
         return 0
     asked = ["beam"] if work.beam > 1 else ["greedy"]
-    if work.rows == 1 and manifest.shortlist is not None:
-        asked = ["draft", "verify", "ahead"]  # those that there are
-    elif manifest.shortlist is not None:
-        asked += ["shortlist", "beam_ahead"]
+    if manifest.shortlist is not None:  # of these heads, those that there are
+        if work.rows == 1:
+            asked = ["draft", "verify", "ahead"]
+        elif work.batch == 1:
+            asked.append("beam_ahead")
+        asked.append("shortlist")
     if search.forced_end:  # an end that is forced comes from all scores
         asked.append("scores")
     return sum(footprint.head_bytes.get(name, 0) for name in asked)

@@ -217,7 +217,6 @@ def _answers(runner: Runner, workload: Workload) -> Iterator[Answer]:
 
 
 def _drafts(bundle: Bundle, workload: Workload) -> bool:
-    """Whether the work is what drafts are for: single sentences, greedily."""
-    search = workload.search
-    greedy = search is not None and search.beam_size == 1
-    return greedy and workload.batch_size == 1 and bundle.manifest.shortlist is not None
+    """Whether the work is what heads of several steps are for: single sentences."""
+    single = workload.search is not None and workload.batch_size == 1
+    return single and bundle.manifest.shortlist is not None
