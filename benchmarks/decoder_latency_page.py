@@ -20,8 +20,8 @@ alternate; the record with quartiles is [decoder-latency.json](decoder-latency.j
 Four decoders of two layers under the same vocabulary (8,000 tokens, 256 features, tied
 embedding), as wide as makes them equally large; random weights, a source of 20 tokens.
 Timed is what a greedy translation of so many tokens asks of the graphs: step by step,
-or with a shortlist (`export --shortlist`), where one sentence goes many steps a run. The
-encoder, the tokenizer and the search's own bookkeeping are left out.
+or with a shortlist (`export --shortlist`), where one sentence goes many steps a run.
+The encoder, the tokenizer and the search's own bookkeeping are left out.
 
 ![milliseconds a token, by decoder and length](decoder-latency.svg)
 """

@@ -133,7 +133,7 @@ class _Foreseen:
         self._seen = totals, tokens_seen, log_probs, parents
         # The search says what is wrong with a model whose numbers aren't finite.
         self._finite = not np.isnan(log_probs).any()
-        self._steps = steps
+        self.steps = steps
         self._beam = outlook.beam
         last = totals[:, self._beam - 1]
         quiet = (tokens_seen != end).all(axis=1) & (last > -np.inf)
@@ -150,7 +150,7 @@ class _Foreseen:
     @property
     def left(self) -> bool:
         """Whether there are steps that weren't followed."""
-        return len(self.asked) < self._steps
+        return len(self.asked) < self.steps
 
     def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
         """As Foresight."""
@@ -181,7 +181,7 @@ class _Foreseen:
     def _goes_on(self, tokens: IntArray, parents: IntArray | None) -> bool:
         """Whether the next step began with these."""
         step = len(self.asked)
-        if step >= self._steps or not self._finite:
+        if step >= self.steps or not self._finite:
             return False
         ids, origins = self._began[step]
         asked: list[int] | None = None if parents is None else parents.tolist()

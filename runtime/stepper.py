@@ -113,6 +113,11 @@ class Foresight(Protocol):
     """Steps of a beam that were run ahead."""
 
     @property
+    def steps(self) -> int:
+        """How many."""
+        ...
+
+    @property
     def left(self) -> bool:
         """Whether there are steps that weren't followed."""
         ...

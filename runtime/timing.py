@@ -17,9 +17,12 @@ from seq2edge.runtime.stepper import (
     Ahead,
     Decoding,
     FloatArray,
+    Foresee,
+    Foresight,
     Inputs,
     IntArray,
     Labeller,
+    Outlook,
     Stepper,
     Stream,
 )
@@ -119,11 +122,11 @@ class Recorder:
         self._spans.append(Span(part, start, self._clock()))
         return result
 
-    def several(self, work: Callable[[], tuple[T, IntArray]]) -> tuple[T, IntArray]:
-        """Do several steps as one span; work returns their tokens, (1, steps)."""
-        result, tokens = self.span(STEP, work)
-        self._spans[-1] = replace(self._spans[-1], steps=tokens.shape[1])
-        return result, tokens
+    def several(self, work: Callable[[], T], count: Callable[[T], int]) -> T:
+        """Do several steps as one span; count says of the result how many they were."""
+        result = self.span(STEP, work)
+        self._spans[-1] = replace(self._spans[-1], steps=count(result))
+        return result
 
 
 class TimedTokenizer:
@@ -177,9 +180,6 @@ class TimedStepper:
     def start(self, inputs: Inputs) -> Decoding:
         """Part encode."""
         decoding = self._recorder.span(ENCODE, lambda: self._stepper.start(inputs))
-        ahead: Ahead | None = getattr(decoding, "ahead", None)
-        if ahead is not None:
-            return _TimedSpeculation(decoding, ahead, self._recorder)
         return _TimedDecoding(decoding, self._recorder)
 
 
@@ -212,6 +212,12 @@ class _TimedDecoding:
     def __init__(self, decoding: Decoding, recorder: Recorder) -> None:
         self._decoding = decoding
         self._span = recorder.span
+        ahead: Ahead | None = getattr(decoding, "ahead", None)
+        if ahead is not None:
+            self.ahead = _timed_ahead(ahead, recorder)
+        foresee: Foresee | None = getattr(decoding, "foresee", None)
+        if foresee is not None:
+            self.foresee = _timed_foresee(foresee, recorder)
 
     def best(
         self, tokens: IntArray, parents: IntArray | None, count: int
@@ -233,11 +239,17 @@ class _TimedDecoding:
         self._decoding.keep(sentences)  # no run of the graph: the search's time
 
 
-class _TimedSpeculation(_TimedDecoding):
-    def __init__(self, decoding: Decoding, ahead: Ahead, recorder: Recorder) -> None:
-        super().__init__(decoding, recorder)
-        self._ahead = ahead
-        self._several = recorder.several
+def _timed_ahead(ahead: Ahead, recorder: Recorder) -> Ahead:
+    def timed(tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
+        return recorder.several(lambda: ahead(tokens, most), lambda it: it[1].shape[1])
 
-    def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
-        return self._several(lambda: self._ahead(tokens, most))
+    return timed
+
+
+def _timed_foresee(foresee: Foresee, recorder: Recorder) -> Foresee:
+    def timed(tokens: IntArray, outlook: Outlook) -> Foresight | None:
+        return recorder.several(
+            lambda: foresee(tokens, outlook), lambda it: it.steps if it else 1
+        )
+
+    return timed

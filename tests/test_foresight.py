@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from seq2edge.runtime.engine import Engine, EngineOptions
 from seq2edge.runtime.foresight import ForesightDecoding
 from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.stepper import Outlook
+from seq2edge.runtime.timing import STEP, Recorder, TimedStepper
 from seq2edge.runtime.translator import Translator
 
 KINDS: dict[str, tuple[str, Any]] = {
@@ -107,13 +109,23 @@ def test_steps_are_run_together_indeed(
 
     def counted(self: ForesightDecoding, tokens: Any, outlook: Outlook) -> Any:
         found = foresee(self, tokens, outlook)
-        runs.append(getattr(found, "_steps", 0))
+        runs.append(found.steps if found else 0)
         return found
 
     monkeypatch.setattr(ForesightDecoding, "foresee", counted)
     beams(folder, ahead=True, beam_rule="transformers")
     assert len(runs) >= len(SENTENCES)
     assert max(runs) > 5
+
+
+def test_a_profile_notes_the_steps_of_a_run(folder: Path) -> None:
+    recorder = Recorder(perf_counter)
+    loaded = Translator.load(folder)
+    translator = replace(loaded, stepper=TimedStepper(loaded.stepper, recorder))
+    search = replace(loaded.defaults, beam_size=4, beam_rule="transformers")
+    [[best]], call = recorder.call(lambda: translator.generate([SENTENCES[7]], search))
+    runs = [span.steps for span in call.spans if span.part == STEP]
+    assert len(runs) < len(best.tokens) <= sum(runs)
 
 
 def outlook(most: int) -> Outlook:
