@@ -20,8 +20,7 @@ from seq2edge.runtime.timing import STEP, Recorder, TimedStepper
 from seq2edge.runtime.translator import Translator
 
 KINDS: dict[str, tuple[str, Any]] = {
-    "all tokens": ("transformer", "drafts"),
-    "all tokens, recurrent": ("lstm", "drafts"),
+    "all tokens": ("lstm", "drafts"),
     "shortlist": ("transformer", "shortlist"),
 }
 
