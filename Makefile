@@ -27,7 +27,8 @@ types: .venv/ready
 
 unit: .venv/ready
 	# A worker on each core, and no threads within, which would only wait for each other.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	# A file stays on one worker, which exports its bundles once.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seq2edge needs Python 3.11 or newer")'
