@@ -107,8 +107,7 @@ def _without_zero(
     """Scale and bias (vocabulary,) of products that know of no zero point."""
     scale, bias = layer.affine(graph)
     sums = integers.sum(axis=1, dtype=np.int64)
-    zero = float(_zero(graph, layer.product))
-    bias = (bias - zero * sums * scale).astype(np.float32)
+    bias = (bias - float(layer.zero(graph)) * sums * scale).astype(np.float32)
     return np.broadcast_to(scale, bias.shape).copy(), bias
 
 
@@ -152,11 +151,3 @@ def _scaling() -> list[NodeProto]:
         make_node("Gather", ["output.scale", CANDIDATES], [SCALE]),
         make_node("Gather", ["output.bias", CANDIDATES], [BIAS]),
     ]
-
-
-def _zero(graph: GraphProto, product: NodeProto) -> int:
-    """The zero point of what an integer product reads."""
-    if len(product.input) < 3 or not product.input[2]:
-        return 0
-    [tensor] = [t for t in graph.initializer if t.name == product.input[2]]
-    return int(numpy_helper.to_array(tensor))

@@ -10,11 +10,11 @@ the same, has one form in both.
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import make_node
 
 from seq2edge.export.fragment import CONTRIB
-from seq2edge.export.prune import names_read, prune
+from seq2edge.export.prune import only_readers, prune
 
 ONE = "products.one"
 
@@ -24,7 +24,7 @@ def for_many_rows(decoder: ModelProto) -> ModelProto:
     model = ModelProto()
     model.CopyFrom(decoder)
     graph = model.graph
-    readers = _readers(graph)
+    readers = only_readers(graph)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes = [_joined(node, readers, constants) or node for node in graph.node]
     if any(ONE in node.input for node in nodes):
@@ -38,21 +38,21 @@ def for_many_rows(decoder: ModelProto) -> ModelProto:
 
 def _joined(
     product: NodeProto,
-    readers: Mapping[str, list[NodeProto]],
+    readers: Mapping[str, NodeProto],
     constants: Mapping[str, TensorProto],
 ) -> NodeProto | None:
     """The chain that begins with a product, as one node that writes what it writes."""
     if product.op_type != "MatMulInteger" or len(product.input) > 3:
         return None
-    cast = _only(readers, product.output[0], "Cast")
-    scaling = cast and _only(readers, cast.output[0], "Mul")
+    cast = _reader(readers, product.output[0], "Cast")
+    scaling = cast and _reader(readers, cast.output[0], "Mul")
     if cast is None or scaling is None:
         return None
     scales = next((name for name in scaling.input if name in constants), "")
     if not scales or len(constants[scales].dims) != 1:
         return None
     last, bias = scaling, ""
-    adding = _only(readers, scaling.output[0], "Add")
+    adding = _reader(readers, scaling.output[0], "Add")
     if adding is not None:
         biases = [name for name in adding.input if name in constants]
         if biases and [*constants[biases[0]].dims] == [*constants[scales].dims]:
@@ -75,20 +75,9 @@ def _each_output_once(nodes: list[NodeProto]) -> list[NodeProto]:
     return left
 
 
-def _only(
-    readers: Mapping[str, list[NodeProto]], name: str, kind: str
+def _reader(
+    readers: Mapping[str, NodeProto], value: str, kind: str
 ) -> NodeProto | None:
-    """What reads a value, if it is one node of this kind and the value no result."""
-    found = readers.get(name, [])
-    return found[0] if len(found) == 1 and found[0].op_type == kind else None
-
-
-def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
-    """Who reads each value; of results also nobody, twice."""
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in names_read(node):
-            readers.setdefault(name, []).append(node)
-    for value in graph.output:
-        readers.setdefault(value.name, []).extend([NodeProto(), NodeProto()])
-    return readers
+    """What alone reads a value, if it is of this kind."""
+    found = readers.get(value)
+    return found if found is not None and found.op_type == kind else None

@@ -34,6 +34,11 @@ class OutputLayer:
             return None
         return weight if self.by_rows else np.ascontiguousarray(weight.T)
 
+    def zero(self, graph: GraphProto) -> int:
+        """The zero point of what an integer product reads."""
+        name = self.product.input[2] if len(self.product.input) > 2 else ""
+        return int(_value(graph, name)) if name else 0
+
     def affine(self, graph: GraphProto) -> tuple[FloatArray, FloatArray]:
         """What the product's columns are multiplied by, and what is added to them.
 

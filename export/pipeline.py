@@ -313,7 +313,8 @@ class _Export:
         self, draft: Manifest, graphs: _Graphs, sample: Sample, judge: Judge
     ) -> Shortlist | None:
         """Learn from the fp32 bundle what a source may become, if heads will ask."""
-        wanted = self.options.precision == "fp32" or self._chooses != "steps"
+        options = self.options
+        wanted = options.precision == "fp32" or options.quantization.chooses != "steps"
         if "draft" not in draft.heads or not wanted:
             return None
         self.note("learning the shortlist")
@@ -321,10 +322,6 @@ class _Export:
         sources = [example[spec.name] for example in sample.examples]
         size = drafting.source_size(graphs.encoder, spec.name, sources)
         return drafting.learn_shortlist(folder, sources, judge.translations, size)
-
-    @property
-    def _chooses(self) -> Chooses:
-        return self.options.quantization.chooses
 
     def _with_shortlist(self, draft: Manifest, shortlist: Shortlist) -> Manifest:
         """Put it beside the graphs."""

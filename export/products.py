@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from seq2edge.export.coverage import FloatArray, digest
-from seq2edge.export.prune import names_read
+from seq2edge.export.prune import only_readers
 
 _COLUMNWISE = ("Add", "Mul", "Cast", "Sub")
 
@@ -26,7 +26,11 @@ class Weights:
             and node.input[0] in self.arrays
             and self.arrays[node.input[0]].ndim == 2
         }
-        self._added = _added_once(graph)
+        self._added = {
+            name: node
+            for name, node in only_readers(graph).items()
+            if node.op_type == "Add"
+        }
 
     def matrix(self, name: str) -> tuple[str, bool] | None:
         """The rank-2 weight that a product reads, and whether transposed."""
@@ -44,20 +48,6 @@ class Weights:
         vector = self.arrays.get(name)
         fits = vector is not None and vector.shape == (size,)
         return (name, node.output[0]) if fits else ("", value)
-
-
-def _added_once(graph: GraphProto) -> dict[str, NodeProto]:
-    """The Add that reads a value, of values that nothing else reads."""
-    results = {value.name for value in graph.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in names_read(node):
-            readers.setdefault(name, []).append(node)
-    return {
-        name: nodes[0]
-        for name, nodes in readers.items()
-        if len(nodes) == 1 and nodes[0].op_type == "Add" and name not in results
-    }
 
 
 @dataclass(frozen=True)

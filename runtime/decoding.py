@@ -17,6 +17,21 @@ class Mark(NamedTuple):
     rows: int
 
 
+def steps_feed(
+    tokens: IntArray, candidates: IntArray, steps: int, end: IntArray
+) -> dict[str, Array]:
+    """What a head of greedy search reads to go so many steps at most.
+
+    candidates (n,): among what it chooses; end (1,): the token behind which it stops.
+    """
+    return {
+        "token": tokens,
+        "candidates": candidates,
+        "steps": np.array([steps]),
+        "end": end,
+    }
+
+
 class GraphDecoding:
     """Memory and state of one batch, as plain arrays.
 

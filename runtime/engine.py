@@ -142,7 +142,7 @@ class Engine:
         if not self._restricts:
             drafting = Speculation(self.head, memory, state, both, end)
             return ForesightDecoding(drafting, end)
-        own = shortlist.own(source)
+        own = shortlist.own(both)
         steps = AheadDecoding(self.head, memory, state, own, both, end)
         return ForesightDecoding(steps, end, own, len(both))
 

@@ -58,14 +58,14 @@ class Shortlist:
         """Those of a source (length,), each once and ascending."""
         return np.flatnonzero(self._present(source))
 
-    def own(self, source: Integers) -> IntArray:
-        """The same without the common ones."""
-        return np.flatnonzero(self._present(source) & ~self._is_common)
+    def own(self, candidates: IntArray) -> IntArray:
+        """Of a source's candidates those that aren't common."""
+        return candidates[~self._is_common[candidates]]
 
     def own_of_batch(
         self, sources: Sequence[Integers]
     ) -> tuple[IntArray, NDArray[np.bool_]]:
-        """`own` of all sources, each once and ascending: (candidates,).
+        """Those of all sources, without the common ones, ascending: (candidates,).
 
         And of which sources they aren't: (sources, candidates).
         """

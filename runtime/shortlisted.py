@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2edge.runtime.contract import CANDIDATES, GATHERED, MASK, Array, Head
-from seq2edge.runtime.decoding import GraphDecoding
+from seq2edge.runtime.decoding import GraphDecoding, steps_feed
 from seq2edge.runtime.sessions import HeadGraph
 from seq2edge.runtime.stepper import FloatArray, IntArray
 
@@ -112,13 +112,6 @@ class AheadDecoding(ShortlistedDecoding):
 
     def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
         """As SpeculativeDecoding."""
-        head = self._use("ahead")
-        self._feed |= {
-            "token": tokens,
-            CANDIDATES.name: self._both,
-            "steps": np.array([min(most, AHEAD)]),
-            "end": self._end,
-        }
-        found, log_probs, *state = head.run(self._feed)
-        self._take_over(head, state)
+        feed = steps_feed(tokens, self._both, min(most, AHEAD), self._end)
+        found, log_probs = self.several("ahead", feed, 1)
         return log_probs.T, found.T

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from seq2edge.runtime.contract import Array, Head
-from seq2edge.runtime.decoding import GraphDecoding
+from seq2edge.runtime.decoding import GraphDecoding, steps_feed
 from seq2edge.runtime.sessions import HeadGraph
 from seq2edge.runtime.stepper import FloatArray, IntArray
 
@@ -40,12 +40,8 @@ class Speculation(GraphDecoding):
     def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
         """As SpeculativeDecoding."""
         head = self._use("draft")
-        self._feed |= {
-            "token": tokens,
-            "candidates": self._candidates,
-            "steps": np.array([min(most, DRAFTED)]),
-            "end": self._end,
-        }
+        steps = min(most, DRAFTED)
+        self._feed |= steps_feed(tokens, self._candidates, steps, self._end)
         drafted, hidden, *state = head.run(self._feed)
         verify = self._head_of("verify")
         log_probs, found = verify.run({"hidden": hidden[:, 0]})

@@ -22,6 +22,7 @@ from seq2edge.models.build import build_model
 from seq2edge.models.recurrent_config import RecurrentConfig
 from seq2edge.models.transformer_config import TransformerConfig
 from seq2edge.runtime.bundle import Bundle, hash_files
+from seq2edge.runtime.engine import Engine, EngineOptions
 from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.manifest import Limits
 from seq2edge.runtime.shortlist import Shortlist
@@ -120,3 +121,13 @@ def with_shortlist(folder: Path, shortlist: Shortlist, tmp_path: Path) -> Path:
 def nothing_of_a_source(common: list[int]) -> Shortlist:
     empty = np.zeros(0, np.int64)
     return Shortlist(np.array(common), np.zeros(SIZE, np.int64), empty)
+
+
+def begin(folder: Path, batch: list[list[int]], speculates: bool = True) -> Any:
+    """A batch under way in a bundle, padded."""
+    engine = Engine.load(folder, EngineOptions(speculates=speculates))
+    lengths = np.array([len(sentence) for sentence in batch], np.int32)
+    source = np.zeros((len(batch), lengths.max()), np.int64)
+    for row, sentence in zip(source, batch, strict=True):
+        row[: len(sentence)] = sentence
+    return engine.start({"source": source, "source_lengths": lengths})

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from large_vocabulary import SENTENCES, VOCABULARY, exported, same
+from large_vocabulary import SENTENCES, VOCABULARY, begin, exported, same
 
 from seq2edge.runtime import foresight
 from seq2edge.runtime.decoding import GraphDecoding
-from seq2edge.runtime.engine import Engine, EngineOptions
+from seq2edge.runtime.engine import EngineOptions
 from seq2edge.runtime.foresight import ForesightDecoding
 from seq2edge.runtime.hypothesis import Hypothesis
 from seq2edge.runtime.stepper import Outlook
@@ -132,16 +132,9 @@ def outlook(most: int) -> Outlook:
     return Outlook(None, np.zeros(1, np.float32), bans, 8, 8, 4, 4, most)
 
 
-def begin(folder: Path, ahead: bool = True) -> Any:
-    sentence = SENTENCES[7]
-    engine = Engine.load(folder, EngineOptions(speculates=ahead))
-    lengths = np.array([len(sentence)], np.int32)
-    return engine.start({"source": np.array([sentence]), "source_lengths": lengths})
-
-
 def test_who_asks_for_something_else_gets_it(folder: Path) -> None:
     """What was foreseen and not followed never happened."""
-    ahead, steps = begin(folder), begin(folder, ahead=False)
+    ahead, steps = (begin(folder, SENTENCES[7:8], each) for each in (True, False))
     start = np.array([VOCABULARY.start])
     foreseen = ahead.foresee(start, outlook(6))
     seen = foreseen.follow(start, None)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from large_vocabulary import SENTENCES, SIZE, VOCABULARY, exported, same
+from large_vocabulary import SENTENCES, SIZE, VOCABULARY, begin, exported, same
 
 from seq2edge.cli import main
 from seq2edge.export import ExportOptions
@@ -109,15 +109,6 @@ def test_a_shortlist_may_have_less_than_is_asked_for(bundle_of: Any) -> None:
     found = alone(changed, 4)
     assert {token for one in found for token in one.tokens} == {5, 9}
     same(together(changed, 4), found)
-
-
-def begin(folder: Path, batch: list[list[int]], speculates: bool = True) -> Any:
-    engine = Engine.load(folder, EngineOptions(speculates=speculates))
-    lengths = np.array([len(sentence) for sentence in batch], np.int32)
-    source = np.zeros((len(batch), lengths.max()), np.int64)
-    for row, sentence in zip(source, batch, strict=True):
-        row[: len(sentence)] = sentence
-    return engine.start({"source": source, "source_lengths": lengths})
 
 
 def test_all_scores_are_of_all_tokens(bundle_of: Any) -> None:

@@ -11,6 +11,7 @@ from large_vocabulary import (
     SENTENCES,
     SIZE,
     VOCABULARY,
+    begin,
     exported,
     nothing_of_a_source,
     same,
@@ -101,14 +102,8 @@ def test_options_hold_for_drafts_too(folder: Path, changes: dict[str, Any]) -> N
     )
 
 
-def begin(folder: Path, sentence: list[int], speculates: bool = True) -> Any:
-    engine = Engine.load(folder, EngineOptions(speculates=speculates))
-    lengths = np.array([len(sentence)], np.int32)
-    return engine.start({"source": np.array([sentence]), "source_lengths": lengths})
-
-
 def test_a_draft_is_never_longer_than_asked_for(one: Path) -> None:
-    decoding = begin(one, SENTENCES[5])
+    decoding = begin(one, [SENTENCES[5]])
     token, length = np.array([VOCABULARY.start]), 0
     for most in (1, 2, 3):
         log_probs, tokens = decoding.ahead(token, most)
@@ -121,7 +116,7 @@ def test_a_draft_is_never_longer_than_asked_for(one: Path) -> None:
 def test_single_steps_may_follow_a_draft_and_drafts_these(one: Path) -> None:
     expected = greedy(one, speculates=False)
     for sentence, hypothesis in zip(SENTENCES, expected, strict=True):
-        decoding, found = begin(one, sentence), list[int]()
+        decoding, found = begin(one, [sentence]), list[int]()
         token = np.array([VOCABULARY.start])
         while len(found) + 4 < len(hypothesis.tokens):
             tokens = decoding.ahead(token, 3)[1][0].tolist()
@@ -140,7 +135,7 @@ def test_nothing_is_drafted_behind_the_end(one: Path, tmp_path: Path) -> None:
     copy = with_shortlist(one, nothing_of_a_source([*range(SIZE)]), tmp_path)
     changed = replace(manifest.vocabulary, end=ends.tokens[0])
     replace(manifest, vocabulary=changed, files=hash_files(copy)).write(copy)
-    decoding = begin(copy, SENTENCES[place])
+    decoding = begin(copy, [SENTENCES[place]])
     tokens = decoding.ahead(np.array([VOCABULARY.start]), 10)[1]
     assert tokens.tolist() == [[ends.tokens[0]]]
 
@@ -219,5 +214,5 @@ def test_a_small_vocabulary_gets_no_drafts() -> None:
 
 
 def test_options_say_whether_drafts_are_made(one: Path) -> None:
-    assert hasattr(begin(one, SENTENCES[0]), "ahead")
-    assert not hasattr(begin(one, SENTENCES[0], speculates=False), "ahead")
+    assert hasattr(begin(one, [SENTENCES[0]]), "ahead")
+    assert not hasattr(begin(one, [SENTENCES[0]], speculates=False), "ahead")
