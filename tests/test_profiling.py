@@ -229,7 +229,7 @@ def test_a_bundle_is_profiled_on_its_golden_sentences(
     assert result.timings.calls == 2 * len(SENTENCES)
     assert result.bundle_bytes == sum(p.stat().st_size for p in folders[0].iterdir())
     assert 0 < len(result.encoder_operators) <= 10
-    assert "TopK" in {operator.kind for operator in result.step_operators}
+    assert 0 < len(result.step_operators) <= 10
     assert result.memory.peak_bytes
     assert result.memory.peak_bytes > 1e7
     assert result.load_ms > 0
@@ -243,8 +243,11 @@ def test_two_bundles_stand_side_by_side(folders: list[Path]) -> None:
     assert report.sentences == 3  # an empty line is none
     assert [each.timings.calls for each in report.profiles] == [2, 2]
     table = profile_table(report)
-    for expected in ("ms a call", "median", "p99", "B / A", "one step", "ArgMax"):
+    for expected in ("ms a call", "median", "p99", "B / A", "one step"):
         assert expected in table
+    # Which are the ten slowest differs from run to run: the table has those measured.
+    for operator in report.profiles[0].step_operators:
+        assert operator.kind in table
     assert table.count("the parts add up to") == 2
     assert all(line == line.rstrip() for line in table.splitlines())
     record = json.loads(json.dumps(report.to_json()))
