@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.helper import make_node
 
-from seq2edge.export.candidates import CANDIDATES, over_candidates
+from seq2edge.export.candidates import CANDIDATES, TOKENS, over_candidates
 from seq2edge.export.output_layer import OutputLayer
 from seq2edge.export.step_loop import GOES_ON, ROWS, STEPS, Plan, Value, loop_head
 from seq2edge.runtime.manifest import LOGITS
@@ -18,18 +19,22 @@ from seq2edge.runtime.manifest import LOGITS
 _PLACE = Value("chosen_place", TensorProto.INT64, [ROWS])  # among the candidates
 
 
-def draft_loop(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
+def draft_loop(
+    decoder: ModelProto, layer: OutputLayer, common: NDArray[np.integer]
+) -> ModelProto:
     """Tokens by the logits alone, and what the output layer would have read.
 
     A state that grows comes out as it is at last, any other as it was after each step.
     """
     chosen = [make_node("ArgMax", [LOGITS], [_PLACE.name], axis=1, keepdims=0)]
     hidden = Value(layer.activation, TensorProto.FLOAT, [ROWS, layer.features])
-    plan = _plan(decoder, layer, chosen, {"hidden": hidden}, "draft_tokens")
+    plan = _plan(decoder, (layer, common), chosen, {"hidden": hidden}, "draft_tokens")
     return loop_head(decoder, replace(plan, keeps_states=True))
 
 
-def ahead_loop(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
+def ahead_loop(
+    decoder: ModelProto, layer: OutputLayer, common: NDArray[np.integer]
+) -> ModelProto:
     """Tokens, and their log-probabilities; states as they are at last."""
     chosen = [
         make_node("LogSoftmax", [LOGITS], ["log_probs"], axis=-1),
@@ -39,12 +44,13 @@ def ahead_loop(decoder: ModelProto, layer: OutputLayer) -> ModelProto:
     ]
     log_probs = Value("best_log_prob", TensorProto.FLOAT, [ROWS])
     told = {"ahead_log_probs": log_probs}
-    return loop_head(decoder, _plan(decoder, layer, chosen, told, "ahead_tokens"))
+    plan = _plan(decoder, (layer, common), chosen, told, "ahead_tokens")
+    return loop_head(decoder, plan)
 
 
 def _plan(
     decoder: ModelProto,
-    layer: OutputLayer,
+    among: tuple[OutputLayer, NDArray[np.integer]],
     chosen: Sequence[NodeProto],
     told: Mapping[str, Value],
     tokens: str,
@@ -54,12 +60,13 @@ def _plan(
     Places are told, and tokens looked up behind the Loop: what is carried can't be
     told, and a copy costs as much as a lookup.
     """
-    part = over_candidates(decoder.graph, layer)
+    layer, common = among
+    part = over_candidates(decoder.graph, layer, common)
     whole, one = TensorProto.INT64, [1]
     choosing = [
         *part.nodes,
         *chosen,
-        make_node("Gather", [CANDIDATES, _PLACE.name], ["chosen"]),
+        make_node("Gather", [TOKENS, _PLACE.name], ["chosen"]),
         make_node("Equal", ["chosen", "end"], ["at_end"]),
         make_node("Squeeze", ["at_end"], ["over"]),
         make_node("Not", ["over"], [GOES_ON]),
@@ -79,7 +86,7 @@ def _plan(
         before=part.gathering,
         choosing=choosing,
         told={"places": _PLACE, **told},
-        behind=[make_node("Gather", [CANDIDATES, "places"], [tokens])],
+        behind=[make_node("Gather", [TOKENS, "places"], [tokens])],
         results=results,
         constants={**part.constants, "loop.one": np.array(one)},
     )

@@ -144,7 +144,8 @@ def heads_of(
 ) -> Mapping[str, MakeHead]:
     """What makes each head that a decoder can have.
 
-    common (n,): the tokens of a shortlist that are common to all sources.
+    common (n,): the tokens of a shortlist that are common to all sources; without
+    them, each head goes one step at a time.
     """
     made = dict(HEADS[task])
     if all(value.name != ATTENTION for value in decoder.graph.output):
@@ -157,13 +158,14 @@ def heads_of(
         )
     for name in {"beam", ATTENTION}.intersection(made):
         made[name] = _of_many_rows(made[name])
-    if layer is None:
+    if layer is None or common is None:
         return made
-    among = None
-    if chooses == "shortlist":
-        assert common is not None
-        among = layer, common
-    made |= _drafting(layer) if among is None else _shortlisting(made, *among)
+    restricts = chooses == "shortlist"
+    if restricts:
+        made |= _shortlisting(made, layer, common)
+    else:
+        made |= _drafting(layer, common)
+    among = (layer, common) if restricts else None
     made["beam_ahead"] = lambda decoder: beam_loop(
         for_many_rows(_unattended(decoder)), logits_width(decoder), among
     )
@@ -175,9 +177,9 @@ def _of_many_rows(make: MakeHead) -> MakeHead:
     return lambda decoder: for_many_rows(make(decoder))
 
 
-def _drafting(layer: OutputLayer) -> dict[str, MakeHead]:
+def _drafting(layer: OutputLayer, common: NDArray[np.integer]) -> dict[str, MakeHead]:
     return {
-        "draft": lambda decoder: draft_loop(_unattended(decoder), layer),
+        "draft": lambda decoder: draft_loop(_unattended(decoder), layer, common),
         "verify": lambda decoder: verify_head(greedy_head(decoder), layer),
     }
 
@@ -194,7 +196,7 @@ def _shortlisting(
     choosing = {k: among(k, make) for k, make in made.items() if k != "scores"}
     return choosing | {
         "shortlist": lambda decoder: shortlist_head(decoder, layer, common),
-        "ahead": lambda decoder: ahead_loop(_unattended(decoder), layer),
+        "ahead": lambda decoder: ahead_loop(_unattended(decoder), layer, common),
     }
 
 

@@ -26,6 +26,7 @@ from seq2edge.export.graphs import Contract
 from seq2edge.export.heads import MakeHead, heads_of, logits_width
 from seq2edge.export.judges import Case, Judge, judge_of
 from seq2edge.export.metadata import describe, provenance
+from seq2edge.export.output_layer import output_layer
 from seq2edge.export.own_sentences import own_sample
 from seq2edge.export.pack import check_target, publish, staging
 from seq2edge.export.packing import any_order
@@ -73,7 +74,7 @@ class _Graphs:
     encoder: ModelProto
     decoder: ModelProto | None  # None: a model that goes no steps
     quantization: Mapping[str, object] | None = None
-    chooses: Chooses = "drafts"
+    chooses: Chooses = "steps"
     common: NDArray[np.integer] | None = None  # tokens of a shortlist
 
     def models(self, contract: Contract) -> dict[str, ModelProto]:
@@ -184,8 +185,12 @@ class _Export:
         shortlist = self._shortlist(draft, graphs, sample, judge)
         quantizes = self.options.precision != "fp32"
         if quantizes:
-            common = None if shortlist is None else shortlist.common
-            graphs = replace(self._quantize(graphs, judge), common=common)
+            graphs = self._quantize(graphs, judge)
+        elif shortlist is not None:
+            graphs = replace(graphs, chooses="drafts")
+        if shortlist is not None:
+            graphs = replace(graphs, common=shortlist.common)
+        if quantizes or shortlist is not None:
             self.note(f"writing the {graphs.precision} graphs")
             draft = self._write(graphs, contract)
         if shortlist is not None:
@@ -271,6 +276,8 @@ class _Export:
     def _write(self, graphs: _Graphs, contract: Contract) -> Manifest:
         """Fill a folder with all but the golden examples and the certificate."""
         folder = self.folder / graphs.precision
+        if folder.exists():  # fp32, which its shortlist was learnt from
+            shutil.rmtree(folder)
         folder.mkdir()
         models = graphs.models(contract)
         for name, model in models.items():
@@ -313,9 +320,12 @@ class _Export:
         self, draft: Manifest, graphs: _Graphs, sample: Sample, judge: Judge
     ) -> Shortlist | None:
         """Learn from the fp32 bundle what a source may become, if heads will ask."""
-        options = self.options
+        options, decoder = self.options, graphs.decoder
         wanted = options.precision == "fp32" or options.quantization.chooses != "steps"
-        if "draft" not in draft.heads or not wanted:
+        reads_tokens = [spec.kind for spec in draft.inputs] == ["tokens"]
+        if decoder is None or not wanted or not reads_tokens:
+            return None
+        if draft.task != "generation" or output_layer(decoder) is None:
             return None
         self.note("learning the shortlist")
         folder, [spec] = self.folder / graphs.precision, draft.inputs

@@ -138,13 +138,13 @@ class Engine:
         state: list[Array],
     ) -> Decoding:
         """One sentence, of which several steps may be run at once."""
-        both, end = shortlist.candidates(source), self._end
+        own, end = shortlist.own(source), self._end
         if not self._restricts:
-            drafting = Speculation(self.head, memory, state, both, end)
+            drafting = Speculation(self.head, memory, state, own, end)
             return ForesightDecoding(drafting, end)
-        own = shortlist.own(both)
-        steps = AheadDecoding(self.head, memory, state, own, both, end)
-        return ForesightDecoding(steps, end, own, len(both))
+        steps = AheadDecoding(self.head, memory, state, own, end)
+        size = len(own) + len(shortlist.common)
+        return ForesightDecoding(steps, end, own, size)
 
     def _encode(self, inputs: Inputs) -> list[Array]:
         check_inputs(inputs, self.bundle.manifest.inputs)

@@ -58,9 +58,9 @@ class Shortlist:
         """Those of a source (length,), each once and ascending."""
         return np.flatnonzero(self._present(source))
 
-    def own(self, candidates: IntArray) -> IntArray:
-        """Of a source's candidates those that aren't common."""
-        return candidates[~self._is_common[candidates]]
+    def own(self, source: Integers) -> IntArray:
+        """The same without the common ones."""
+        return np.flatnonzero(self._present(source) & ~self._is_common)
 
     def own_of_batch(
         self, sources: Sequence[Integers]

@@ -100,18 +100,16 @@ class AheadDecoding(ShortlistedDecoding):
         head: Callable[[Head], HeadGraph],
         memory: dict[str, Array],
         state: list[Array],
-        own: IntArray,
-        both: IntArray,
+        candidates: IntArray,
         end: int,
     ) -> None:
-        """own (n,): candidates beside the common tokens; both: with these."""
-        absent = np.zeros((1, len(own)), dtype=np.bool_)
-        super().__init__(head, memory, state, own, absent)
-        self._both = both
+        """candidates (n,): beside the common tokens."""
+        absent = np.zeros((1, len(candidates)), dtype=np.bool_)
+        super().__init__(head, memory, state, candidates, absent)
         self._end = np.array([end])
 
     def ahead(self, tokens: IntArray, most: int) -> tuple[FloatArray, IntArray]:
         """As SpeculativeDecoding."""
-        feed = steps_feed(tokens, self._both, min(most, AHEAD), self._end)
+        feed = steps_feed(tokens, self._candidates, min(most, AHEAD), self._end)
         found, log_probs = self.several("ahead", feed, 1)
         return log_probs.T, found.T

@@ -32,7 +32,7 @@ class Speculation(GraphDecoding):
         candidates: IntArray,
         end: int,
     ) -> None:
-        """candidates (n,): the tokens that drafts are made of, ascending."""
+        """candidates (n,): what drafts are made of beside the common tokens."""
         super().__init__(head, memory, state, 1)
         self._candidates = candidates
         self._end = np.array([end])
