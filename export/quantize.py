@@ -212,15 +212,14 @@ class _Pass:
         if of.bias is not None:
             name = of.names[2]
             self.ledger.skipped(name, self.weights.arrays[name], "a bias")
-        bits = self.recipe.product_bits
         for activation in of.activations:
             self._range(activation)
         if form == "anchored":
-            fragment = anchored_form(of, self._range(of.inputs), bits)
-            return self._inserted(fragment)
+            bits = self.recipe.product_bits
+            return self._inserted(anchored_form(of, self._range(of.inputs), bits))
         nodes, inputs = self._quantized(of.inputs)
         state = of.hidden_range(self.ranges)
-        return [*nodes, *self._inserted(scan_form(of, inputs, state, bits))]
+        return [*nodes, *self._inserted(scan_form(of, inputs, state, self.recipe))]
 
     def _inserted(self, fragment: Fragment) -> list[NodeProto]:
         for name, value in fragment.constants.items():

@@ -42,6 +42,7 @@ class Recipe:
     smallest: int = 2048  # weights with fewer numbers stay float: they save nothing
     # An encoder's operator with as many hidden units leaves fp32; NEVER keeps it there.
     scan_from_hidden: int = 256
+    joined_to_hidden: int = 384  # of a GRU, whose two directions then share a Scan
     anchored_from_hidden: int = 128  # an LSTM that is given no first state
     # A ReLU's state has no bound: a scale that holds the largest loses the small ones.
     relu_scan_from_hidden: int = NEVER
