@@ -21,12 +21,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
+from traced import traced
 
-from seq2edge.export.graphs import examine, example
 from seq2edge.export.heads import greedy_head
-from seq2edge.export.trace import trace_step
+from seq2edge.models.build import build_model
 from seq2edge.models.recurrent_config import RecurrentConfig
-from seq2edge.models.recurrent_model import build_model
 
 Array = NDArray[Any]
 CONTRIB = "com.microsoft"
@@ -183,10 +182,8 @@ def decoder() -> ModelProto:
     """The greedy head of a decoder with random weights."""
     module = build_model(RecurrentConfig(5000, 5000), seed=0).eval()
     sources = [[5, 6, 7, 2], [8, 9, 2]]
-    contract = examine(module, sources, 1)
-    return greedy_head(
-        trace_step(module, contract, example(module, sources, 1, 3, 7, 2))
-    )
+    _, step = traced(module, sources, 1)
+    return greedy_head(step)
 
 
 def rewritten(model: ModelProto, form: str) -> onnxruntime.InferenceSession:

@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 from torch import Tensor, nn
+from traced import traced
 
-from seq2edge.export.graphs import examine, example
 from seq2edge.export.quantize import encoder_activations, product_inputs, quantize
 from seq2edge.export.recipe import NEVER, Calibration, Recipe, to_int8
-from seq2edge.export.trace import trace_encoder, trace_step
 
 Array = NDArray[Any]
 Session = onnxruntime.InferenceSession
@@ -169,10 +168,7 @@ def step_graphs(cell: str, hidden: int) -> dict[str, ModelProto]:
         torch.manual_seed(0)
         module = Step(cell, hidden).eval()
     sources = [[1, 2, 3], [2]]
-    contract = examine(module, sources, 1)
-    traced_with = example(module, sources, 1, 3, 7, 2)
-    model = trace_step(module, contract, traced_with)
-    first = trace_encoder(module, contract, traced_with)
+    first, model = traced(module, sources, 1)
     recipe = Recipe()
     ranges = dict.fromkeys(product_inputs(model, recipe), (-1.0, 1.0))
     quantized = quantize(first, model, Calibration(decoder=ranges), recipe).decoder

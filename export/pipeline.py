@@ -18,6 +18,7 @@ from torch import nn
 
 from seq2edge.export import drafting, quantize
 from seq2edge.export.calibrate import calibrate_encoder, calibrate_steps, second_moments
+from seq2edge.export.context import multiply_before_mixing
 from seq2edge.export.dependence import check_dependence
 from seq2edge.export.dummies import Dummies
 from seq2edge.export.examine import Subject, examine, traced_with
@@ -226,6 +227,9 @@ class _Export:
         if contract.state:
             self.note("tracing the decoder")
             decoder = trace_step(self.module, contract, example)
+            encoder, decoder, contract = multiply_before_mixing(
+                encoder, decoder, contract
+            )
         graphs = _Graphs("fp32", encoder, decoder)
         self._check_width(graphs)
         return contract, graphs
