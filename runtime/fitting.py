@@ -7,7 +7,6 @@ a Scan, so a draft is then not asked, and a bundle with a Scan is refused. docs/
 says what was measured, `benchmarks/saturation.py` is how.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 UNSIGNED_WEIGHTS = "session.x64quantprecision"
 _FAMILIES = {"x86": "x86", "arm": "Arm"}  # that the names of targets begin with
-_log = logging.getLogger(__name__)
 
 
 def fitted(bundle: "Bundle", options: "EngineOptions") -> "EngineOptions":
@@ -38,7 +36,7 @@ def fitted(bundle: "Bundle", options: "EngineOptions") -> "EngineOptions":
     if wide and processor.saturates:
         return _without_overflow(bundle, options)
     if family in _FAMILIES and processor.family not in (family, "unknown"):
-        _log.warning(
+        _warn(
             "%s was exported for %s and may be slow on this processor; "
             "export it with --target native here",
             bundle.path,
@@ -54,7 +52,7 @@ def _without_overflow(bundle: "Bundle", options: "EngineOptions") -> "EngineOpti
             f"{bundle.path} has 8-bit products in a recurrence, which overflow on an "
             f"x86 processor without VNNI, as this one is or may be; {advice}"
         )
-    _log.warning(
+    _warn(
         "%s has 8-bit products, which overflow on an x86 processor without VNNI, as "
         "this one is or may be: they are computed in a slower way; %s",
         bundle.path,
@@ -62,6 +60,12 @@ def _without_overflow(bundle: "Bundle", options: "EngineOptions") -> "EngineOpti
     )
     entries = {**dict(options.session_entries), UNSIGNED_WEIGHTS: "1"}
     return replace(options, speculates=False, session_entries=tuple(entries.items()))
+
+
+def _warn(message: str, *details: object) -> None:
+    import logging  # 5 ms of a start that warns of nothing
+
+    logging.getLogger(__name__).warning(message, *details)
 
 
 def _forms(quantization: Mapping[str, object]) -> set[str]:
