@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 EXAMPLE := examples/en-de
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test test-all lint types unit clean
 
 demo: .venv/ready
 	$(BIN)/seq2edge export $(EXAMPLE) out/en-de-fp32 --force
@@ -29,6 +29,9 @@ unit: .venv/ready
 	# A worker on each core, and no threads within, which would only wait for each other.
 	# A file stays on one worker, which exports its bundles once.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+
+test-all: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m 'slow or not slow'
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seq2edge needs Python 3.11 or newer")'

@@ -62,7 +62,7 @@ def beam_loop(
     else:
         layer, common = among
         part = over_common_and_candidates(decoder.graph, layer, common)
-        before, choosing = [*part.gathering], [*part.nodes]
+        before, choosing = [*part.loading, *part.gathering], [*part.nodes]
         constants = dict(part.constants)
         reads = [layer.product.input[0]]
         inputs.append(Value(CANDIDATES, _WHOLE, [CANDIDATES]))

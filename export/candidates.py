@@ -4,9 +4,10 @@
 
 of the candidates, and of the tokens that all shortlists have in common. The candidates'
 part of the layer is gathered once a batch, or a draft; so much of the graph is
-`gathering`, and what a step computes with it `nodes`. The common tokens' is a constant,
-which onnxruntime packs for its kernels once and not at every step: a step of one row
-takes 228 microseconds instead of 251, of four rows 265 instead of 277.
+`gathering`, and what a step computes with it `nodes`. The common tokens' is gathered
+when a session is loaded (`loading`), and packed for the kernels once and not at every
+step: one of one row takes 228 microseconds instead of 251, of four rows 265 instead of
+277. So it needs no room in the bundle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +28,14 @@ TOKENS = "candidate_tokens"  # (tokens,) int64: what each of the logits is of
 WEIGHT = "candidate_weight"  # (features, candidates)
 SCALE = "candidate_scale"  # (candidates,)
 BIAS = "candidate_bias"  # (candidates,)
+_COMMON_WEIGHT, _PRODUCT = "common.weight", "output.product"
 
 
 @dataclass(frozen=True)
 class CandidateLayer:
-    """The layer in two parts, and the constants of both."""
+    """The layer in three parts, and the constants of all."""
 
+    loading: Sequence[NodeProto]  # of constants: onnxruntime computes it as it loads
     gathering: Sequence[NodeProto]
     nodes: Sequence[NodeProto]  # from what the layer's product reads to the logits
     constants: Mapping[str, NDArray[Any]]
@@ -54,33 +57,34 @@ def over_candidates(
     faster by 12 of 208 microseconds a step than MatMulIntegerToFloat, which at 32 rows
     takes 50 of 1,360 less. It is told of no zero point: what that adds is part of the
     bias. onnxruntime multiplies one row by a matrix that it didn't prepare 2.5 times
-    faster without it. A float layer is gathered whole: a constant would make a step
-    faster by 4 per cent, and the bundle larger by as much.
+    faster without it.
     """
     integers = layer.integers(graph)
+    constants: dict[str, NDArray[Any]] = {"common.tokens": common.astype(np.int64)}
+    gathering = [_tokens(), *_columns(layer, CANDIDATES, WEIGHT)]
     if integers is None:
-        part = _float_layer(layer, *layer.affine(graph))
-        gathering = [_tokens(), *part.gathering]
-        constants = {**part.constants, "common.tokens": common.astype(np.int64)}
-        return CandidateLayer(gathering, part.nodes, constants)
-    scale, bias = _without_zero(graph, layer, integers)
-    constants = {
-        "output.scale": scale,
-        "output.bias": bias,
-        **_common(integers, common),
-    }
-    read, own, whole = layer.product.input[0], "own.integers", "output.integers"
-    sums, scaled = "output.sums", "output.scaled"
-    nodes = [
-        make_node("MatMulInteger", [read, "common.weight"], ["common.integers"]),
-        make_node("MatMulInteger", [read, WEIGHT], [own]),
-        make_node("Concat", ["common.integers", own], [whole], axis=-1),
-        make_node("Cast", [whole], [sums], to=TensorProto.FLOAT),
-        make_node("Mul", [sums, SCALE], [scaled]),
-        make_node("Add", [scaled, BIAS], [LOGITS]),
+        read, kind = layer.activation, "MatMul"
+        scaled = _scaled(*layer.affine(graph))
+        gathering += scaled.gathering
+        nodes, constants = [*scaled.nodes], {**constants, **scaled.constants}
+    else:
+        read, kind = layer.product.input[0], "MatMulInteger"
+        scale, bias = _without_zero(graph, layer, integers)
+        constants |= {"output.scale": scale, "output.bias": bias}
+        gathering += _scaling(TOKENS)
+        sums, scaled_sums = "output.sums", "output.scaled"
+        nodes = [
+            make_node("Cast", [_PRODUCT], [sums], to=TensorProto.FLOAT),
+            make_node("Mul", [sums, SCALE], [scaled_sums]),
+            make_node("Add", [scaled_sums, BIAS], [LOGITS]),
+        ]
+    products = [
+        make_node(kind, [read, _COMMON_WEIGHT], ["common.product"]),
+        make_node(kind, [read, WEIGHT], ["own.product"]),
+        make_node("Concat", ["common.product", "own.product"], [_PRODUCT], axis=-1),
     ]
-    gathering = [_tokens(), *_columns(layer, CANDIDATES), *_scaling(TOKENS)]
-    return CandidateLayer(gathering, nodes, constants)
+    loading = _columns(layer, "common.tokens", _COMMON_WEIGHT)
+    return CandidateLayer(loading, gathering, [*products, *nodes], constants)
 
 
 def over_common_and_candidates(
@@ -98,12 +102,12 @@ def over_common_and_candidates(
         "output.scale": scale,
         "output.bias": bias,
         "output.one": np.array(1, np.float32),
-        **_common(integers, common),
+        "common.tokens": common.astype(np.int64),
         "common.scale": scale[common],
         "common.bias": bias[common],
     }
     read, ones = layer.product.input[0], "output.one"
-    of_common = [read, "common.weight", ones, "common.scale", "", "", "common.bias"]
+    of_common = [read, _COMMON_WEIGHT, ones, "common.scale", "", "", "common.bias"]
     of_own = [read, WEIGHT, ones, SCALE, "", "", BIAS]
     product = "MatMulIntegerToFloat"
     nodes = [
@@ -111,16 +115,10 @@ def over_common_and_candidates(
         make_node(product, of_own, ["own.logits"], domain=CONTRIB),
         make_node("Concat", ["common.logits", own or "own.logits"], [LOGITS], axis=-1),
     ]
-    gathering = [*_columns(layer, CANDIDATES), *_scaling(CANDIDATES), _tokens()]
-    return CandidateLayer(gathering, nodes, constants)
-
-
-def _common(
-    integers: NDArray[np.int8], common: NDArray[np.integer]
-) -> dict[str, NDArray[Any]]:
-    """The common tokens, and their columns of the weight."""
-    columns = np.ascontiguousarray(integers[common].T)
-    return {"common.tokens": common.astype(np.int64), "common.weight": columns}
+    loading = _columns(layer, "common.tokens", _COMMON_WEIGHT)
+    own_columns = _columns(layer, CANDIDATES, WEIGHT)
+    gathering = [*own_columns, *_scaling(CANDIDATES), _tokens()]
+    return CandidateLayer(loading, gathering, nodes, constants)
 
 
 def _tokens() -> NodeProto:
@@ -137,38 +135,41 @@ def _without_zero(
     return np.broadcast_to(scale, bias.shape).copy(), bias
 
 
-def _float_layer(
-    layer: OutputLayer, scale: NDArray[np.float32], bias: NDArray[np.float32]
-) -> CandidateLayer:
-    """What scales the columns is in few models; the bias is one number a token."""
-    gathering = _columns(layer, TOKENS)
-    nodes = [make_node("MatMul", [layer.activation, WEIGHT], ["output.product"])]
+@dataclass(frozen=True)
+class _Scaled:
+    """What makes logits of float products: in most models at most a bias."""
+
+    gathering: Sequence[NodeProto]
+    nodes: Sequence[NodeProto]
+    constants: Mapping[str, NDArray[Any]]
+
+
+def _scaled(scale: NDArray[np.float32], bias: NDArray[np.float32]) -> _Scaled:
+    gathering, nodes, last = list[NodeProto](), list[NodeProto](), _PRODUCT
     constants: dict[str, NDArray[Any]] = {}
-    last = "output.product"
     for kind, value, name in (("Mul", scale, SCALE), ("Add", bias, BIAS)):
         if (value == (kind == "Mul")).all():
             continue
-        constants[f"output.{kind.lower()}"] = value
         operand = f"output.{kind.lower()}"
+        constants[operand] = value
         if value.size > 1:
             gathering.append(make_node("Gather", [operand, TOKENS], [name]))
             operand = name
         nodes.append(make_node(kind, [last, operand], [f"{operand}.done"]))
         last = f"{operand}.done"
+    nodes = nodes or [make_node("Identity", [last], [LOGITS])]
     nodes[-1].output[0] = LOGITS
-    return CandidateLayer(gathering, nodes, constants)
+    return _Scaled(gathering, nodes, constants)
 
 
-def _columns(layer: OutputLayer, tokens: str) -> list[NodeProto]:
-    """Columns of the weight."""
-    rows, nodes = layer.weight, []
+def _columns(layer: OutputLayer, tokens: str, name: str) -> list[NodeProto]:
+    """Columns of the weight, (features, tokens)."""
     if not layer.by_rows:
-        nodes.append(make_node("Transpose", [rows], ["output.rows"]))
-        rows = "output.rows"
+        return [make_node("Gather", [layer.weight, tokens], [name], axis=1)]
+    rows = f"{name}.rows"
     return [
-        *nodes,
-        make_node("Gather", [rows, tokens], ["output.candidates"]),
-        make_node("Transpose", ["output.candidates"], [WEIGHT]),
+        make_node("Gather", [layer.weight, tokens], [rows]),
+        make_node("Transpose", [rows], [name]),
     ]
 
 

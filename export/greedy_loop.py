@@ -83,7 +83,7 @@ def _plan(
         ],
         carried=[(Value("carried.token", whole, [ROWS]), "token", "chosen")],
         reads=[layer.product.input[0], layer.activation],
-        before=part.gathering,
+        before=[*part.loading, *part.gathering],
         choosing=choosing,
         told={"places": _PLACE, **told},
         behind=[make_node("Gather", [TOKENS, "places"], [tokens])],

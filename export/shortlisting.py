@@ -50,7 +50,7 @@ def shortlisted(decoder: ModelProto, layer: OutputLayer, common: Ids) -> ModelPr
     masked = make_node("Add", ["own.logits", MASK], ["own.masked"])
     left = [n for n in graph.node if not layer.products.intersection(n.output)]
     del graph.node[:]
-    graph.node.extend([*left, *products, masked, joined])
+    graph.node.extend([*left, *part.loading, *products, masked, joined])
     graph.input.append(_value(MASK, TensorProto.FLOAT, ["masks", CANDIDATES]))
     graph.input.extend(_gathered(layer))
     [logits] = [value for value in graph.output if value.name == LOGITS]

@@ -42,7 +42,14 @@ class Example:
     printed: str
 
 
-@pytest.fixture(scope="module", params=SCRIPTS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "attention_gru",
+        pytest.param("gru_context", marks=pytest.mark.slow),
+        pytest.param("lstm_encoder_decoder", marks=pytest.mark.slow),
+    ],
+)
 def example(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Example:
     """Trained, exported and reported by the script's own main."""
     output = tmp_path_factory.mktemp(request.param)

@@ -1,6 +1,7 @@
 """Products with contexts that move to the encoder change nothing but where they are."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,9 @@ def test_a_step_gives_what_it_gave(where: str, attention: str, outputs: int) -> 
         assert {**made, "values": 16} == left
 
 
-@pytest.mark.parametrize("cell", ["elman", "lstm"])
+@pytest.mark.parametrize(
+    "cell", [pytest.param("elman", marks=pytest.mark.slow), "lstm"]
+)
 def test_every_cell_is_one(cell: str) -> None:
     config = RecurrentConfig(
         **SIZES, cell=cell, attention="general", context="upper", decoder_layers=3
@@ -142,8 +145,14 @@ def test_several_heads_join_their_contexts_and_stay() -> None:
     assert memory(after) == memory(before)
 
 
+@cache
+def attentive() -> Pair:
+    return traced(build(AttentiveGru))
+
+
 def test_a_module_of_ones_own() -> None:
-    before, after = moved(build(AttentiveGru))
+    before = attentive()
+    after = multiply_before_mixing(*before)
     same(before, after)
     assert "values_projected" in memory(after)
 
@@ -200,7 +209,7 @@ def test_contexts_of_three_axes_and_in_front() -> None:
 
 
 def test_what_saves_little_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = traced(build(AttentiveGru))
+    before = attentive()
     assert multiply_before_mixing(*before) != before
     monkeypatch.setattr(context, "WIDEST", 0.5)
     assert multiply_before_mixing(*before) == before
@@ -209,7 +218,7 @@ def test_what_saves_little_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_graphs_stay_as_they_are() -> None:
-    encoder, decoder, contract = traced(build(AttentiveGru))
+    encoder, decoder, contract = attentive()
     wide = replace(contract.memory[0], shape=("batch", 20))
     none = replace(contract, memory=(wide, *contract.memory[1:]))
     assert multiply_before_mixing(encoder, decoder, none) == (encoder, decoder, none)

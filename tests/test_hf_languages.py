@@ -28,7 +28,12 @@ from seq2edge.runtime.languages import LanguagePair
 from seq2edge.runtime.manifest import Manifest
 from seq2edge.runtime.translator import Translator
 
-EXPORTED = ["m2m100", "nllb", "mbart", "mbart50"]
+EXPORTED = [
+    "m2m100",
+    "nllb",
+    pytest.param("mbart", marks=pytest.mark.slow),
+    "mbart50",
+]
 SHALLOW: Mapping[str, Any] = {"encoder_layers": 1, "decoder_layers": 1}
 Found = list[tuple[tuple[int, ...], float]]
 

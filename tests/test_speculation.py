@@ -50,7 +50,15 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return bundle
 
 
-@pytest.fixture(scope="module", params=BUNDLES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "transformer",
+        "ssru, untied",
+        pytest.param("lstm", marks=pytest.mark.slow),
+        "gru, output bias",
+    ],
+)
 def folder(request: pytest.FixtureRequest, bundle_of: Callable[[str], Path]) -> Path:
     return bundle_of(request.param)
 
@@ -79,8 +87,8 @@ def test_drafts_give_what_single_steps_give(folder: Path) -> None:
     ("name", "common"),
     [
         ("transformer", [3, 5, 6, 7, 1098]),
-        ("lstm", [*range(0, SIZE, 2), 3]),
         ("gru, output bias", [3]),
+        pytest.param("lstm", [*range(0, SIZE, 2), 3], marks=pytest.mark.slow),
     ],
 )
 def test_missing_tokens_cost_time_only(

@@ -34,6 +34,7 @@ Section = dict[str, object]
 
 def test_the_table_has_a_row_for_every_structure() -> None:
     names = [structure.name for structure in ROWS]
+    assert {*names} > COMBINED
     assert len(names) == len(set(names)) >= 28
     keys = [structure.keys for structure in ROWS]
     wanted: dict[str, set[str]] = {
@@ -56,7 +57,30 @@ def test_the_table_has_a_row_for_every_structure() -> None:
     assert kinds == {"tokens", "frames", "vector", "class"}
 
 
-@pytest.mark.parametrize("number", range(len(ROWS)), ids=[row.name for row in ROWS])
+# What each of these has, another row has too, in another combination.
+COMBINED = {
+    "vector, every step",
+    "class, first step",
+    "c = h_T, every step",
+    "c = h_T, both",
+    "c = q(h_T), as state",
+    "c = q(h_T), both",
+    "c = q(h_1 + ... + h_T), as state",
+    "c = q(h_1 + ... + h_T), every step",
+    "scaled dot attention",
+    "attention and c at every step",
+}
+
+
+def _rows() -> list[Any]:
+    slow = pytest.mark.slow
+    return [
+        pytest.param(n, id=row.name, marks=[slow] if row.name in COMBINED else [])
+        for n, row in enumerate(ROWS)
+    ]
+
+
+@pytest.mark.parametrize("number", _rows())
 def test_a_row_exports_and_equals_pytorch(number: int, tmp_path: Path) -> None:
     structure, threads = ROWS[number], torch.get_num_threads()
     torch.set_num_threads(1)
@@ -149,7 +173,15 @@ TRAINED: dict[str, tuple[Section, Section]] = {
 }
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "input feeding, two tokenizers",
+        "SSRU decoder, post-norm, learned positions, two tokenizers",
+        pytest.param("context fed to the cell", marks=pytest.mark.slow),
+        pytest.param("transformer", marks=pytest.mark.slow),
+    ],
+)
 def test_a_structure_keeps_its_quality_from_training_to_int8(
     name: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,8 @@ from measure import GOALS, RECIPES, WRONG
 from seq2edge.cli import main
 from seq2edge.models.recipe import Recipe
 
+SHORTENING = pytest.param("shortening", marks=pytest.mark.slow)
+
 
 def seq2edge(*arguments: object) -> str:
     result = CliRunner().invoke(main, [str(one) for one in arguments])
@@ -43,7 +45,7 @@ def test_every_task_has_a_recipe_a_goal_and_a_wrong_structure() -> None:
         assert Recipe.load(RECIPES / f"{task}.toml").training.threads == 1
 
 
-@pytest.mark.parametrize("task", ["tagging", "classification", "shortening"])
+@pytest.mark.parametrize("task", ["tagging", "classification", SHORTENING])
 def test_a_task_reaches_its_goal_from_data_to_int8(task: str, tmp_path: Path) -> None:
     data, checkpoint, bundle = (tmp_path / n for n in ("data", "trained", "bundle"))
     write_task(task, data, SIZES | {"test": 200})
