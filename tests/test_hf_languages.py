@@ -32,7 +32,7 @@ EXPORTED = [
     "m2m100",
     "nllb",
     pytest.param("mbart", marks=pytest.mark.slow),
-    "mbart50",
+    pytest.param("mbart50", marks=pytest.mark.slow),
 ]
 SHALLOW: Mapping[str, Any] = {"encoder_layers": 1, "decoder_layers": 1}
 Found = list[tuple[tuple[int, ...], float]]

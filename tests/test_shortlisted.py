@@ -20,7 +20,10 @@ from seq2edge.runtime.shortlisted import AHEAD, ShortlistedDecoding
 from seq2edge.runtime.translator import Translator
 
 Pair = tuple[Path, Path]
-NAMES = ["transformer", "gru, output bias"]
+NAMES = [
+    "transformer",
+    pytest.param("gru, output bias", marks=pytest.mark.slow),
+]
 NONE = np.zeros(0, int)
 
 

@@ -54,7 +54,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     scope="module",
     params=[
         "transformer",
-        "ssru, untied",
+        pytest.param("ssru, untied", marks=pytest.mark.slow),
         pytest.param("lstm", marks=pytest.mark.slow),
         "gru, output bias",
     ],

@@ -59,6 +59,7 @@ def test_the_table_has_a_row_for_every_structure() -> None:
 
 # What each of these has, another row has too, in another combination.
 COMBINED = {
+    "frame tagger",
     "vector, every step",
     "class, first step",
     "c = h_T, every step",
