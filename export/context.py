@@ -73,9 +73,10 @@ def multiply_before_mixing(
     encoder: ModelProto, decoder: ModelProto, contract: Contract
 ) -> tuple[ModelProto, ModelProto, Contract]:
     """Move the products with contexts from a step to its encoder, where that pays."""
+    taken = {spec.name for spec in contract.memory}
     for spec in contract.memory:
         found = _context(decoder, spec)
-        if found is None or not found.pays:
+        if found is None or not found.pays or f"{spec.name}_projected" in taken:
             continue
         shape = (*spec.shape[:2], found.weight.shape[1])
         made = replace(spec, name=f"{spec.name}_projected", shape=shape)

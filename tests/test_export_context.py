@@ -217,6 +217,13 @@ def test_what_saves_little_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert multiply_before_mixing(*before) == before  # far fewer than LEAST weights
 
 
+def test_a_name_that_is_taken_stays_what_it_is() -> None:
+    encoder, decoder, contract = attentive()
+    also = replace(contract.memory[0], name="values_projected")
+    taken = replace(contract, memory=(*contract.memory, also))
+    assert multiply_before_mixing(encoder, decoder, taken) == (encoder, decoder, taken)
+
+
 def test_other_graphs_stay_as_they_are() -> None:
     encoder, decoder, contract = attentive()
     wide = replace(contract.memory[0], shape=("batch", 20))
