@@ -182,7 +182,7 @@ def decoder() -> ModelProto:
     """The greedy head of a decoder with random weights."""
     module = build_model(RecurrentConfig(5000, 5000), seed=0).eval()
     sources = [[5, 6, 7, 2], [8, 9, 2]]
-    _, step = traced(module, sources, 1)
+    _, step, _ = traced(module, sources, 1)
     return greedy_head(step)
 
 

@@ -168,7 +168,7 @@ def step_graphs(cell: str, hidden: int) -> dict[str, ModelProto]:
         torch.manual_seed(0)
         module = Step(cell, hidden).eval()
     sources = [[1, 2, 3], [2]]
-    first, model = traced(module, sources, 1)
+    first, model, _ = traced(module, sources, 1)
     recipe = Recipe()
     ranges = dict.fromkeys(product_inputs(model, recipe), (-1.0, 1.0))
     quantized = quantize(first, model, Calibration(decoder=ranges), recipe).decoder

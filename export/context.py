@@ -24,7 +24,7 @@ from onnx.helper import make_node
 from seq2edge.export.coverage import FloatArray
 from seq2edge.export.graphs import Contract
 from seq2edge.export.products import Weights, product_of
-from seq2edge.export.prune import names_read, prune
+from seq2edge.export.prune import prune, readers
 from seq2edge.runtime.manifest import TensorSpec
 
 LEAST = 1 << 16  # weights that a step no longer reads; fewer cost less than the nodes
@@ -95,22 +95,22 @@ def _context(decoder: ModelProto, spec: TensorSpec) -> _Context | None:
     if len(spec.shape) != 3 or not isinstance(spec.shape[2], int):
         return None
     graph = onnx.shape_inference.infer_shapes(decoder).graph
-    readers, shapes, memory = _readers(graph), _shapes(graph), f"memory.{spec.name}"
+    read_by, shapes, memory = _readers(graph), _shapes(graph), f"memory.{spec.name}"
     mixing = [
         node
-        for node in readers.get(memory, [])
+        for node in read_by.get(memory, [])
         if node.op_type == "MatMul" and node.input[1] == memory
     ]
     if len(mixing) != 1:
         return None
     name = mixing[0].output[0]
-    following = readers.get(name, [])
+    following = read_by.get(name, [])
     flattened = [node.op_type for node in following] in (["Reshape"], ["Squeeze"])
     name = following[0].output[0] if flattened else name
     axes = shapes.get(name, [])
     if len(axes) != (2 if flattened else 3) or axes[-1] != spec.shape[2]:
         return None
-    found = _products(graph, readers, shapes, name)
+    found = _products(graph, read_by, shapes, name)
     if found is None:
         return None
     return _Context(spec, spec.shape[2], mixing[0], flattened, found)
@@ -118,13 +118,13 @@ def _context(decoder: ModelProto, spec: TensorSpec) -> _Context | None:
 
 def _products(
     graph: GraphProto,
-    readers: Mapping[str, Sequence[NodeProto]],
+    read_by: Mapping[str, Sequence[NodeProto]],
     shapes: Mapping[str, Sequence[int]],
     name: str,
 ) -> list[_Reader] | None:
     """What multiplies a context joined with other values; None: not only that."""
     weights, found = Weights(graph), list[_Reader]()
-    for joined in readers.get(name, []):
+    for joined in read_by.get(name, []):
         if joined.op_type != "Concat" or [*joined.input].count(name) != 1:
             return None
         place = [*joined.input].index(name)
@@ -133,7 +133,7 @@ def _products(
         axis = joined.attribute[0].i
         if not all(before) or axis not in (-1, len(shapes[name]) - 1):
             return None
-        for node in readers.get(joined.output[0], []):
+        for node in read_by.get(joined.output[0], []):
             product = product_of(node, weights)
             if product is None or product.activation != joined.output[0]:
                 return None
@@ -144,13 +144,10 @@ def _products(
 
 def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
     """The nodes that read each value; a result has another reader, which is no node."""
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in names_read(node):
-            readers.setdefault(name, []).append(node)
+    found = readers(graph)
     for value in graph.output:
-        readers.setdefault(value.name, []).append(NodeProto(op_type="result"))
-    return readers
+        found.setdefault(value.name, []).append(NodeProto(op_type="result"))
+    return found
 
 
 def _shapes(graph: GraphProto) -> dict[str, list[int]]:

@@ -109,7 +109,7 @@ def check_drafts(
     sizes, missed, tokens = 0, 0, 0
     for example, written in zip(examples, translations, strict=False):
         own = shortlist.own(example[source])
-        sizes += len(own) + len(shortlist.common)
+        sizes += len(shortlist.candidates(example[source]))
         # By what the others hold: of the list that was learnt from it, it misses none.
         known = np.union1d(own, frequencies.common(without=written))
         missed += int((~np.isin(written, known)).sum())

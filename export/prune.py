@@ -31,15 +31,20 @@ def needed_for(nodes: Sequence[NodeProto], results: set[str]) -> list[NodeProto]
 def only_readers(graph: GraphProto) -> dict[str, NodeProto]:
     """The node that reads a value, of values that nothing else reads, no result."""
     results = {value.name for value in graph.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in names_read(node):
-            readers.setdefault(name, []).append(node)
     return {
         name: nodes[0]
-        for name, nodes in readers.items()
+        for name, nodes in readers(graph).items()
         if len(nodes) == 1 and name not in results
     }
+
+
+def readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
+    """The nodes that read each value."""
+    found: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in names_read(node):
+            found.setdefault(name, []).append(node)
+    return found
 
 
 def names_read(node: NodeProto) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow import slow_among
 from torch import nn
 from torch.nn.utils import rnn
 
@@ -44,11 +45,7 @@ class Example:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        "attention_gru",
-        pytest.param("gru_context", marks=pytest.mark.slow),
-        pytest.param("lstm_encoder_decoder", marks=pytest.mark.slow),
-    ],
+    params=slow_among(SCRIPTS, "gru_context", "lstm_encoder_decoder"),
 )
 def example(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Example:
     """Trained, exported and reported by the script's own main."""

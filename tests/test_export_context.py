@@ -11,14 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
+from slow import slow_among
 from torch import Tensor, nn
-from toy_modules import END, START, AttentiveGru, build, subject
+from toy_modules import END, START, AttentiveGru, build
+from traced import traced
 
 from seq2edge.export import context
 from seq2edge.export.context import multiply_before_mixing
-from seq2edge.export.examine import examine, traced_with
 from seq2edge.export.graphs import Contract
-from seq2edge.export.trace import trace_encoder, trace_step
 from seq2edge.models.build import build_model
 from seq2edge.models.recurrent_config import RecurrentConfig
 
@@ -39,16 +39,8 @@ def small_contexts_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "LEAST", 1)
 
 
-def traced(module: Any) -> Pair:
-    examined = subject(module, SENTENCES, START)
-    contract = examine(examined)
-    example = traced_with(examined, 3, 7, 2)
-    encoder = trace_encoder(module, contract, example)
-    return encoder, trace_step(module, contract, example), contract
-
-
 def moved(module: Any) -> tuple[Pair, Pair]:
-    before = traced(module)
+    before = traced(module, SENTENCES, START)
     after = multiply_before_mixing(*before)
     for model in after[:2]:
         onnx.checker.check_model(model, full_check=True)
@@ -120,9 +112,7 @@ def test_a_step_gives_what_it_gave(where: str, attention: str, outputs: int) -> 
         assert {**made, "values": 16} == left
 
 
-@pytest.mark.parametrize(
-    "cell", [pytest.param("elman", marks=pytest.mark.slow), "lstm"]
-)
+@pytest.mark.parametrize("cell", slow_among(["elman", "lstm"], "elman"))
 def test_every_cell_is_one(cell: str) -> None:
     config = RecurrentConfig(
         **SIZES, cell=cell, attention="general", context="upper", decoder_layers=3
@@ -147,7 +137,7 @@ def test_several_heads_join_their_contexts_and_stay() -> None:
 
 @cache
 def attentive() -> Pair:
-    return traced(build(AttentiveGru))
+    return traced(build(AttentiveGru), SENTENCES, START)
 
 
 def test_a_module_of_ones_own() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from slow import slow_among
 
 from seq2edge.export import (
     ExportOptions,
@@ -39,9 +40,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param("fp32", marks=pytest.mark.slow), "int8"]
-)
+@pytest.fixture(scope="module", params=slow_among(["fp32", "int8"], "fp32"))
 def bundle(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Bundle:

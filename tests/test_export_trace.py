@@ -5,10 +5,9 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_modules import END, START, TOYS, VOCABULARY, AttentiveGru, build, subject
+from toy_modules import END, START, TOYS, VOCABULARY, AttentiveGru, build
+from traced import traced
 
-from seq2edge.export.examine import examine, traced_with
-from seq2edge.export.trace import trace_encoder, trace_step
 from seq2edge.runtime.errors import ExportError
 
 Named = dict[str, Tensor]
@@ -21,13 +20,8 @@ def axes(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 def trace(module: Any) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    examined = subject(module, SENTENCES, START)
-    contract = examine(examined)
-    example = traced_with(examined, 3, 7, 2)
-    return (
-        trace_encoder(module, contract, example),
-        trace_step(module, contract, example),
-    )
+    encoder, decoder, _ = traced(module, SENTENCES, START)
+    return encoder, decoder
 
 
 @cache

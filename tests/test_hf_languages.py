@@ -20,6 +20,7 @@ from hf_folders import (
     write_json,
 )
 from hf_multilingual import KINDS, multilingual_folder, tokenizer_of
+from slow import slow_among
 
 from seq2edge.cli import main
 from seq2edge.models.loading import load_checkpoint
@@ -28,12 +29,7 @@ from seq2edge.runtime.languages import LanguagePair
 from seq2edge.runtime.manifest import Manifest
 from seq2edge.runtime.translator import Translator
 
-EXPORTED = [
-    "m2m100",
-    "nllb",
-    pytest.param("mbart", marks=pytest.mark.slow),
-    pytest.param("mbart50", marks=pytest.mark.slow),
-]
+EXPORTED = slow_among(["m2m100", "nllb", "mbart", "mbart50"], "mbart", "mbart50")
 SHALLOW: Mapping[str, Any] = {"encoder_layers": 1, "decoder_layers": 1}
 Found = list[tuple[tuple[int, ...], float]]
 

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from toy_bundle import SENTENCES, VOCABULARY, write_toy_bundle
 from toy_decoding import UnaskedDecoding
 from toy_tokenizer import ReadsOnly
 
-from seq2edge.runtime import resources
+from seq2edge.runtime import profiling, resources
 from seq2edge.runtime.engine import EngineOptions
 from seq2edge.runtime.errors import BundleError, ConfigError, InputError, Seq2EdgeError
 from seq2edge.runtime.footprint import measure_footprint
@@ -235,6 +236,19 @@ def test_a_bundle_is_profiled_on_its_golden_sentences(
     assert result.load_ms > 0
     assert result.first_call_ms > 0
     assert list(tmp_path.iterdir()) == []  # onnxruntime's profile is gone
+
+
+@pytest.mark.parametrize(("beam_size", "kind"), [(1, "ArgMax"), (4, "TopK")])
+def test_the_step_is_the_one_that_the_search_takes(
+    folders: list[Path], beam_size: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = partial(most_expensive, count=1000)  # not the slowest ten, which vary
+    monkeypatch.setattr(profiling, "most_expensive", every)
+    options = ProfileOptions(batch_size=2, beam_size=beam_size, repeat=1)
+    report = profile(folders[:1], ["a cat", "a bird"], options)
+    [result] = report.profiles
+    assert kind in {operator.kind for operator in result.step_operators}
+    assert kind in profile_table(report)
 
 
 def test_two_bundles_stand_side_by_side(folders: list[Path]) -> None:

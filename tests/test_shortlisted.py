@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from large_vocabulary import SENTENCES, SIZE, VOCABULARY, begin, exported, same
+from slow import slow_among
 
 from seq2edge.cli import main
 from seq2edge.export import ExportOptions
@@ -20,10 +21,7 @@ from seq2edge.runtime.shortlisted import AHEAD, ShortlistedDecoding
 from seq2edge.runtime.translator import Translator
 
 Pair = tuple[Path, Path]
-NAMES = [
-    "transformer",
-    pytest.param("gru, output bias", marks=pytest.mark.slow),
-]
+NAMES = slow_among(["transformer", "gru, output bias"], "gru, output bias")
 NONE = np.zeros(0, int)
 
 

@@ -17,6 +17,7 @@ from large_vocabulary import (
     same,
     with_shortlist,
 )
+from slow import slow_among
 
 from seq2edge.export import drafting
 from seq2edge.export.drafting import Frame
@@ -50,15 +51,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return bundle
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "transformer",
-        pytest.param("ssru, untied", marks=pytest.mark.slow),
-        pytest.param("lstm", marks=pytest.mark.slow),
-        "gru, output bias",
-    ],
-)
+@pytest.fixture(scope="module", params=slow_among(BUNDLES, "ssru, untied", "lstm"))
 def folder(request: pytest.FixtureRequest, bundle_of: Callable[[str], Path]) -> Path:
     return bundle_of(request.param)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow import slow_among
 from structures import Structure, build, configure, structures
 from toy_language import recipe, translate, write_corpus
 
@@ -23,6 +24,7 @@ from seq2edge.runtime.errors import ConfigError
 from seq2edge.runtime.verify import verify
 
 ROWS = list(structures())
+NAMES = [row.name for row in ROWS]
 # The recipe's rule would leave layers as narrow as these in fp32.
 INT8 = ExportOptions(
     "int8",
@@ -33,9 +35,7 @@ Section = dict[str, object]
 
 
 def test_the_table_has_a_row_for_every_structure() -> None:
-    names = [structure.name for structure in ROWS]
-    assert {*names} > COMBINED
-    assert len(names) == len(set(names)) >= 28
+    assert len(NAMES) == len(set(NAMES)) >= 28
     keys = [structure.keys for structure in ROWS]
     wanted: dict[str, set[str]] = {
         "task": {"tagging", "classification"},
@@ -68,21 +68,13 @@ COMBINED = {
     "c = q(h_T), both",
     "c = q(h_1 + ... + h_T), as state",
     "c = q(h_1 + ... + h_T), every step",
-    "scaled dot attention",
     "attention and c at every step",
 }
 
 
-def _rows() -> list[Any]:
-    slow = pytest.mark.slow
-    return [
-        pytest.param(n, id=row.name, marks=[slow] if row.name in COMBINED else [])
-        for n, row in enumerate(ROWS)
-    ]
-
-
-@pytest.mark.parametrize("number", _rows())
-def test_a_row_exports_and_equals_pytorch(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", slow_among(NAMES, *COMBINED))
+def test_a_row_exports_and_equals_pytorch(name: str, tmp_path: Path) -> None:
+    number = NAMES.index(name)
     structure, threads = ROWS[number], torch.get_num_threads()
     torch.set_num_threads(1)
     config = _config(structure, CELLS[number % len(CELLS)])
@@ -175,13 +167,7 @@ TRAINED: dict[str, tuple[Section, Section]] = {
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "input feeding, two tokenizers",
-        "SSRU decoder, post-norm, learned positions, two tokenizers",
-        pytest.param("context fed to the cell", marks=pytest.mark.slow),
-        pytest.param("transformer", marks=pytest.mark.slow),
-    ],
+    "name", slow_among(TRAINED, "context fed to the cell", "transformer")
 )
 def test_a_structure_keeps_its_quality_from_training_to_int8(
     name: str, tmp_path: Path

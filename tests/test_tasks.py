@@ -6,11 +6,10 @@ import pytest
 from click.testing import CliRunner
 from make_data import SIZES, TASKS, write_task
 from measure import GOALS, RECIPES, WRONG
+from slow import slow_among
 
 from seq2edge.cli import main
 from seq2edge.models.recipe import Recipe
-
-SHORTENING = pytest.param("shortening", marks=pytest.mark.slow)
 
 
 def seq2edge(*arguments: object) -> str:
@@ -45,7 +44,9 @@ def test_every_task_has_a_recipe_a_goal_and_a_wrong_structure() -> None:
         assert Recipe.load(RECIPES / f"{task}.toml").training.threads == 1
 
 
-@pytest.mark.parametrize("task", ["tagging", "classification", SHORTENING])
+@pytest.mark.parametrize(
+    "task", slow_among(["tagging", "classification", "shortening"], "shortening")
+)
 def test_a_task_reaches_its_goal_from_data_to_int8(task: str, tmp_path: Path) -> None:
     data, checkpoint, bundle = (tmp_path / n for n in ("data", "trained", "bundle"))
     write_task(task, data, SIZES | {"test": 200})
