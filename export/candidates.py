@@ -59,32 +59,26 @@ def over_candidates(
     bias. onnxruntime multiplies one row by a matrix that it didn't prepare 2.5 times
     faster without it.
     """
-    integers = layer.integers(graph)
-    constants: dict[str, NDArray[Any]] = {"common.tokens": common.astype(np.int64)}
-    gathering = [_tokens(), *_columns(layer, CANDIDATES, WEIGHT)]
-    if integers is None:
-        read, kind = layer.activation, "MatMul"
-        scaled = _scaled(*layer.affine(graph))
-        gathering += scaled.gathering
-        nodes, constants = [*scaled.nodes], {**constants, **scaled.constants}
+    if layer.integers(graph) is None:
+        read, kind, sums = layer.activation, "MatMul", list[NodeProto]()
+        scale, bias = layer.affine(graph)
     else:
         read, kind = layer.product.input[0], "MatMulInteger"
-        scale, bias = _without_zero(graph, layer, integers)
-        constants |= {"output.scale": scale, "output.bias": bias}
-        gathering += _scaling(TOKENS)
-        sums, scaled_sums = "output.sums", "output.scaled"
-        nodes = [
-            make_node("Cast", [_PRODUCT], [sums], to=TensorProto.FLOAT),
-            make_node("Mul", [sums, SCALE], [scaled_sums]),
-            make_node("Add", [scaled_sums, BIAS], [LOGITS]),
-        ]
+        sums = [make_node("Cast", [_PRODUCT], ["output.sums"], to=TensorProto.FLOAT)]
+        scale, bias = _without_zero(graph, layer)
     products = [
         make_node(kind, [read, _COMMON_WEIGHT], ["common.product"]),
         make_node(kind, [read, WEIGHT], ["own.product"]),
         make_node("Concat", ["common.product", "own.product"], [_PRODUCT], axis=-1),
+        *sums,
     ]
-    loading = _columns(layer, "common.tokens", _COMMON_WEIGHT)
-    return CandidateLayer(loading, gathering, [*products, *nodes], constants)
+    operands, scaling, constants = _scaled(products[-1].output[0], scale, bias)
+    return CandidateLayer(
+        loading=_columns(layer, "common.tokens", _COMMON_WEIGHT),
+        gathering=[_tokens(), *_columns(layer, CANDIDATES, WEIGHT), *operands],
+        nodes=[*products, *scaling],
+        constants={"common.tokens": common.astype(np.int64), **constants},
+    )
 
 
 def over_common_and_candidates(
@@ -95,9 +89,7 @@ def over_common_and_candidates(
     common (n,): tokens that are always among those to choose from, and no candidates.
     own: what the candidates' logits become meanwhile, by nodes of the caller's.
     """
-    integers = layer.integers(graph)
-    assert integers is not None
-    scale, bias = _without_zero(graph, layer, integers)
+    scale, bias = _without_zero(graph, layer)
     constants: dict[str, NDArray[Any]] = {
         "output.scale": scale,
         "output.bias": bias,
@@ -117,7 +109,11 @@ def over_common_and_candidates(
     ]
     loading = _columns(layer, "common.tokens", _COMMON_WEIGHT)
     own_columns = _columns(layer, CANDIDATES, WEIGHT)
-    gathering = [*own_columns, *_scaling(CANDIDATES), _tokens()]
+    scaling = [
+        make_node("Gather", ["output.scale", CANDIDATES], [SCALE]),
+        make_node("Gather", ["output.bias", CANDIDATES], [BIAS]),
+    ]
+    gathering = [*own_columns, *scaling, _tokens()]
     return CandidateLayer(loading, gathering, nodes, constants)
 
 
@@ -126,31 +122,31 @@ def _tokens() -> NodeProto:
 
 
 def _without_zero(
-    graph: GraphProto, layer: OutputLayer, integers: NDArray[np.int8]
+    graph: GraphProto, layer: OutputLayer
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scale and bias (vocabulary,) of products that know of no zero point."""
+    integers = layer.integers(graph)
+    assert integers is not None
     scale, bias = layer.affine(graph)
     sums = integers.sum(axis=1, dtype=np.int64)
     bias = (bias - float(layer.zero(graph)) * sums * scale).astype(np.float32)
     return np.broadcast_to(scale, bias.shape).copy(), bias
 
 
-@dataclass(frozen=True)
-class _Scaled:
-    """What makes logits of float products: in most models at most a bias."""
-
-    gathering: Sequence[NodeProto]
-    nodes: Sequence[NodeProto]
-    constants: Mapping[str, NDArray[Any]]
-
-
-def _scaled(scale: NDArray[np.float32], bias: NDArray[np.float32]) -> _Scaled:
-    gathering, nodes, last = list[NodeProto](), list[NodeProto](), _PRODUCT
+def _scaled(
+    product: str, scale: NDArray[np.float32], bias: NDArray[np.float32]
+) -> tuple[list[NodeProto], list[NodeProto], dict[str, NDArray[Any]]]:
+    """What makes logits of a product: what is gathered, what a step computes, and the
+    constants of both. Of a float layer it is a bias at most, in most models.
+    """
+    gathering, nodes, last = list[NodeProto](), list[NodeProto](), product
     constants: dict[str, NDArray[Any]] = {}
-    for kind, value, name in (("Mul", scale, SCALE), ("Add", bias, BIAS)):
+    for kind, value, operand, name in (
+        ("Mul", scale, "output.scale", SCALE),
+        ("Add", bias, "output.bias", BIAS),
+    ):
         if (value == (kind == "Mul")).all():
             continue
-        operand = f"output.{kind.lower()}"
         constants[operand] = value
         if value.size > 1:
             gathering.append(make_node("Gather", [operand, TOKENS], [name]))
@@ -159,7 +155,7 @@ def _scaled(scale: NDArray[np.float32], bias: NDArray[np.float32]) -> _Scaled:
         last = f"{operand}.done"
     nodes = nodes or [make_node("Identity", [last], [LOGITS])]
     nodes[-1].output[0] = LOGITS
-    return _Scaled(gathering, nodes, constants)
+    return gathering, nodes, constants
 
 
 def _columns(layer: OutputLayer, tokens: str, name: str) -> list[NodeProto]:
@@ -170,11 +166,4 @@ def _columns(layer: OutputLayer, tokens: str, name: str) -> list[NodeProto]:
     return [
         make_node("Gather", [layer.weight, tokens], [rows]),
         make_node("Transpose", [rows], [name]),
-    ]
-
-
-def _scaling(tokens: str) -> list[NodeProto]:
-    return [
-        make_node("Gather", ["output.scale", tokens], [SCALE]),
-        make_node("Gather", ["output.bias", tokens], [BIAS]),
     ]
