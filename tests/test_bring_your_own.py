@@ -145,6 +145,7 @@ def test_a_model_below_the_goal_fails_its_script(
     assert "torch: 0.0% of 20" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # the page trains a model of each kind
 def test_every_block_of_the_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,9 +87,10 @@ def memory(pair: Pair) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("where", "attention", "outputs"),
     [
-        ("output", "dot", 10),  # the readout alone
+        # the readout alone
+        pytest.param("output", "dot", 10, marks=pytest.mark.slow),
         ("upper", "general", 3 * 16 + 10),  # the gates of one layer, and the readout
-        ("input", "scaled_dot", 3 * 16 + 10),
+        pytest.param("input", "scaled_dot", 3 * 16 + 10, marks=pytest.mark.slow),
         ("input_feeding", "additive", 10),
     ],
 )

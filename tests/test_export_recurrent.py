@@ -8,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
+from slow import slow_among
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import rnn
@@ -143,7 +144,10 @@ def check_ragged_batches(module: Any) -> None:
             np.testing.assert_allclose(found[name], tensor, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+PLAIN = "elman tanh", "gru", "gru without bias, time first", "lstm deep"
+
+
+@pytest.mark.parametrize("kind", slow_among(LAYERS, *PLAIN))
 def test_packed_layers_equal_torch_on_ragged_batches_of_any_size(kind: str) -> None:
     check_ragged_batches(seeded(Layer(LAYERS[kind]())))
 
@@ -381,7 +385,11 @@ WAYS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+# Of these one trace each is left to `make test-all`: others write much the same.
+ALIKE = "lengths as an array", "a total length beyond", "keywords", "packed ids"
+
+
+@pytest.mark.parametrize("way", slow_among(WAYS, *ALIKE))
 def test_packing_is_taken_as_strangers_write_it(way: str) -> None:
     check_ragged_batches(WAYS[way]())
 

@@ -6,8 +6,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from seq2edge.cli import TARGETS as OFFERED
 from seq2edge.cli import main
+from seq2edge.commands.building import TARGETS as OFFERED
 from seq2edge.export.recipe import Recipe
 from seq2edge.export.spec import ExportOptions
 from seq2edge.export.targets import NATIVE, TARGETS, native_target, recipe_of

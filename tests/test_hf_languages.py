@@ -29,7 +29,9 @@ from seq2edge.runtime.languages import LanguagePair
 from seq2edge.runtime.manifest import Manifest
 from seq2edge.runtime.translator import Translator
 
-EXPORTED = slow_among(["m2m100", "nllb", "mbart", "mbart50"], "mbart", "mbart50")
+EXPORTED = slow_among(
+    ["m2m100", "nllb", "mbart", "mbart50"], "nllb", "mbart", "mbart50"
+)
 SHALLOW: Mapping[str, Any] = {"encoder_layers": 1, "decoder_layers": 1}
 Found = list[tuple[tuple[int, ...], float]]
 

@@ -27,7 +27,11 @@ def test_every_folder_with_modules_is_packaged() -> None:
         for module in modules(room)
     }
     packaged = set(config["packages"])
-    assert folders | {"seq2edge"} == packaged == set(config["package-dir"])
+    folders |= {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for path in (ROOT / "seq2edge").rglob("*.py")
+    }
+    assert folders == packaged == set(config["package-dir"])
 
 
 def test_the_wheel_holds_every_module_once(tmp_path: Path) -> None:
@@ -40,7 +44,7 @@ def test_the_wheel_holds_every_module_once(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     wanted = {f"seq2edge/{module}" for room in ROOMS for module in modules(room)}
     wanted |= {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "seq2edge").glob("*.py")
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "seq2edge").rglob("*.py")
     }
     packaged = [name for name in names if name.endswith(".py")]
     assert sorted(packaged) == sorted(wanted)

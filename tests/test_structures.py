@@ -61,6 +61,7 @@ def test_the_table_has_a_row_for_every_structure() -> None:
 COMBINED = {
     "frame tagger",
     "vector, every step",
+    "vector, first step",
     "class, first step",
     "c = h_T, every step",
     "c = h_T, both",
@@ -68,7 +69,13 @@ COMBINED = {
     "c = q(h_T), both",
     "c = q(h_1 + ... + h_T), as state",
     "c = q(h_1 + ... + h_T), every step",
+    "c = q(h_T), every step",
     "attention and c at every step",
+    "dot attention",
+    "scaled dot attention",
+    "general attention, upper layers",
+    "text and class",
+    "classifier of two texts",
 }
 
 
@@ -167,7 +174,13 @@ TRAINED: dict[str, tuple[Section, Section]] = {
 
 
 @pytest.mark.parametrize(
-    "name", slow_among(TRAINED, "context fed to the cell", "transformer")
+    "name",
+    slow_among(
+        TRAINED,
+        "context fed to the cell",
+        "transformer",
+        "SSRU decoder, post-norm, learned positions, two tokenizers",
+    ),
 )
 def test_a_structure_keeps_its_quality_from_training_to_int8(
     name: str, tmp_path: Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seq2edge.search_options import ids_of, option
+from seq2edge.commands.search_options import ids_of, option
 
 if TYPE_CHECKING:
     from seq2edge.runtime.branches import Branch

@@ -1,0 +1,1 @@
+"""The commands of `seq2edge`, by what a user does with them."""
