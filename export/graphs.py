@@ -36,6 +36,11 @@ class Contract:
     attention: TensorSpec | None = None  # (rows, positions), of a step that shows it
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether it reads one text: a shortlist has what a source's tokens become."""
+        return [spec.kind for spec in self.inputs] == ["tokens"]
+
+    @property
     def results(self) -> tuple[TensorSpec, ...]:
         """What `encode` returns beside the state."""
         return self.memory if self.task == "generation" else self.outputs

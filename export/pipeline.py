@@ -4,16 +4,11 @@ Everything happens in a hidden folder beside the output; only a bundle that has 
 all its comparisons is renamed to its place.
 """
 
-import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto
 from torch import nn
 
 from seq2edge.export import drafting, quantize
@@ -23,36 +18,25 @@ from seq2edge.export.dependence import check_dependence
 from seq2edge.export.dummies import Dummies
 from seq2edge.export.examine import Subject, examine, traced_with
 from seq2edge.export.golden import golden_examples
+from seq2edge.export.graph_files import Graphs
 from seq2edge.export.graphs import Contract
-from seq2edge.export.heads import MakeHead, heads_of, logits_width
+from seq2edge.export.heads import logits_width
 from seq2edge.export.judges import Case, Judge, judge_of
-from seq2edge.export.metadata import describe, provenance
+from seq2edge.export.of_checkpoint import sample_of, spec_of
 from seq2edge.export.output_layer import output_layer
-from seq2edge.export.own_sentences import own_sample
 from seq2edge.export.pack import check_target, publish, staging
 from seq2edge.export.packing import any_order
 from seq2edge.export.parity import Note
-from seq2edge.export.recipe import Calibration, Chooses, Moments, Ranges
+from seq2edge.export.recipe import Calibration, Moments, Ranges
 from seq2edge.export.sample import Sample, infer_inputs
 from seq2edge.export.spec import ExportOptions, ModelSpec
 from seq2edge.export.trace import trace_encoder, trace_step
-from seq2edge.export.weights import shared_tables, write_graphs
-from seq2edge.models.checkpoint import SAMPLE, Checkpoint
 from seq2edge.models.loading import load_checkpoint
 from seq2edge.runtime.bundle import Bundle, hash_files
 from seq2edge.runtime.errors import ExportError, InputError
 from seq2edge.runtime.inputs import checked_examples
-from seq2edge.runtime.manifest import (
-    FORMAT,
-    InputSpec,
-    Manifest,
-    PieceTokenizerSpec,
-    Precision,
-    Task,
-)
-from seq2edge.runtime.records import Reader
+from seq2edge.runtime.manifest import InputSpec, Manifest, Precision
 from seq2edge.runtime.shortlist import Shortlist
-from seq2edge.runtime.tokenizer import load_tokenizer
 from seq2edge.runtime.weighing import weigh
 
 __all__ = [
@@ -63,45 +47,7 @@ __all__ = [
     "export_model",
 ]
 
-ENCODER = "encoder.onnx"
 TRACED = (3, 7, 2)  # batch, source length, beam: all different, none of them one
-
-
-@dataclass(frozen=True)
-class _Graphs:
-    """Encoder and decoder of one precision, before the heads."""
-
-    precision: Precision
-    encoder: ModelProto
-    decoder: ModelProto | None  # None: a model that goes no steps
-    quantization: Mapping[str, object] | None = None
-    chooses: Chooses = "steps"
-    common: NDArray[np.integer] | None = None  # tokens of a shortlist
-
-    def models(self, contract: Contract) -> dict[str, ModelProto]:
-        """The graphs of a bundle, by their files' names."""
-        models = {ENCODER: self.encoder}
-        if self.decoder is not None:
-            for name, make in self._heads(contract).items():
-                models[head_file(name)] = make(self.decoder)
-        return models
-
-    def head_files(self, contract: Contract) -> dict[str, str]:
-        """The file of each head."""
-        return {name: head_file(name) for name in self._heads(contract)}
-
-    def _heads(self, contract: Contract) -> Mapping[str, MakeHead]:
-        if self.decoder is None:
-            return {}
-        # A shortlist has what the tokens of one source may become.
-        reads_tokens = [spec.kind for spec in contract.inputs] == ["tokens"]
-        if self.chooses == "shortlist" and not reads_tokens:
-            raise ExportError(
-                "a shortlist is for models that read one input of tokens; export this "
-                "one without"
-            )
-        chooses = self.chooses if reads_tokens else "steps"
-        return heads_of(self.decoder, contract.task, chooses, self.common)
 
 
 def export_checkpoint(
@@ -118,8 +64,8 @@ def export_checkpoint(
     check_target(output, options.force)
     note(f"loading {checkpoint}")
     loaded = load_checkpoint(checkpoint, options.languages)
-    spec = _spec(loaded)
-    sample = _sample(loaded, options.sample, note)
+    spec = spec_of(loaded)
+    sample = sample_of(loaded, options.sample, note)
     return export_model(loaded.module, sample, output, spec, options, note)
 
 
@@ -170,7 +116,7 @@ class _Export:
         dummies = Dummies.of(sample.examples, inputs, self.spec.limits.source_tokens)
         contract, graphs = self._trace(dummies)
         self.note("writing the fp32 graphs")
-        draft = self._write(graphs, contract)
+        draft = graphs.write(contract, self.spec, self._folder(graphs))
         judge = judge_of(
             Case(
                 self.module,
@@ -183,7 +129,7 @@ class _Export:
             )
         )
         certificate = {**self._certificate(), **judge.certify_float()}
-        shortlist = self._shortlist(draft, graphs, sample, judge)
+        shortlist = self._shortlist(contract, graphs, sample, judge)
         quantizes = self.options.precision != "fp32"
         if quantizes:
             graphs = self._quantize(graphs, judge)
@@ -193,7 +139,7 @@ class _Export:
             graphs = replace(graphs, common=shortlist.common)
         if quantizes or shortlist is not None:
             self.note(f"writing the {graphs.precision} graphs")
-            draft = self._write(graphs, contract)
+            draft = graphs.write(contract, self.spec, self._folder(graphs))
         if shortlist is not None:
             draft = self._with_shortlist(draft, shortlist)
         if quantizes:
@@ -201,8 +147,12 @@ class _Export:
         if shortlist is not None:
             certificate |= self._certify_shortlist(draft, shortlist, sample, judge)
         finished = self._finish(draft, sample, certificate)
-        publish(self.folder / graphs.precision, output, self.options.force)
+        publish(self._folder(graphs), output, self.options.force)
         return finished
+
+    def _folder(self, of: Graphs | Manifest) -> Path:
+        """Where a precision's bundle is made."""
+        return self.folder / of.precision
 
     def _checked(self, inputs: Sequence[InputSpec]) -> Sample:
         """The sample with its arrays in the types that the inputs have."""
@@ -213,7 +163,7 @@ class _Export:
             raise ExportError(f"the sample, {sample.origin}: {error}") from None
         return replace(sample, examples=typed)
 
-    def _trace(self, dummies: Dummies) -> tuple[Contract, _Graphs]:
+    def _trace(self, dummies: Dummies) -> tuple[Contract, Graphs]:
         vocabulary = self.spec.vocabulary
         start = vocabulary.start if vocabulary else 0
         subject = Subject(self.module, self.spec.task, dummies, start)
@@ -230,11 +180,11 @@ class _Export:
             encoder, decoder, contract = multiply_before_mixing(
                 encoder, decoder, contract
             )
-        graphs = _Graphs("fp32", encoder, decoder)
+        graphs = Graphs("fp32", encoder, decoder)
         self._check_width(graphs)
         return contract, graphs
 
-    def _check_width(self, graphs: _Graphs) -> None:
+    def _check_width(self, graphs: Graphs) -> None:
         """The last axis of the logits is the vocabulary, or the labels."""
         vocabulary, labels = self.spec.vocabulary, self.spec.labels
         if vocabulary is not None and graphs.decoder is not None:
@@ -251,7 +201,7 @@ class _Export:
                 "two agree"
             )
 
-    def _quantize(self, graphs: _Graphs, judge: Judge) -> _Graphs:
+    def _quantize(self, graphs: Graphs, judge: Judge) -> Graphs:
         self.note("calibrating")
         recipe = self.options.quantization
         encoder, decoder = graphs.encoder, graphs.decoder
@@ -273,73 +223,28 @@ class _Export:
         result = quantize.quantize(encoder, decoder, ranges, recipe)
         report = quantize.report(result, recipe)
         precision = cast(Precision, self.options.precision)  # checked in the options
-        return _Graphs(
-            precision, result.encoder, result.decoder, report, recipe.chooses
-        )
-
-    def _write(self, graphs: _Graphs, contract: Contract) -> Manifest:
-        """Fill a folder with all but the golden examples and the certificate."""
-        folder = self.folder / graphs.precision
-        if folder.exists():  # fp32, which its shortlist was learnt from
-            shutil.rmtree(folder)
-        folder.mkdir()
-        models = graphs.models(contract)
-        for name, model in models.items():
-            graph = name.removesuffix(".onnx")
-            describe(model, graph, self.spec, graphs.precision)
-        write_graphs(models, folder)
-        for name, file in self.spec.tokenizer_files.items():
-            shutil.copyfile(file, folder / name)
-        manifest = self._manifest(graphs, contract)
-        manifest.write(folder)
-        return manifest
-
-    def _manifest(self, graphs: _Graphs, contract: Contract) -> Manifest:
-        spec, writes = self.spec, contract.task == "generation"
-        folder, heads = self.folder / graphs.precision, graphs.head_files(contract)
-        return Manifest(
-            format=FORMAT,
-            task=contract.task,
-            name=spec.name,
-            precision=graphs.precision,
-            inputs=contract.inputs,
-            memory=contract.memory,
-            outputs=contract.outputs,
-            state=contract.state,
-            labels=() if writes else spec.labels,
-            vocabulary=spec.vocabulary if writes else None,
-            tokenizer=spec.tokenizer,
-            limits=spec.limits if writes else replace(spec.limits, target_tokens=0),
-            search=spec.search if writes else None,
-            encoder=ENCODER,
-            heads=heads,
-            files=hash_files(folder),
-            quantization=graphs.quantization,
-            certificate={},
-            provenance=provenance(spec),
-            tables=shared_tables(folder, [ENCODER, *heads.values()]),
-        )
+        return Graphs(precision, result.encoder, result.decoder, report, recipe.chooses)
 
     def _shortlist(
-        self, draft: Manifest, graphs: _Graphs, sample: Sample, judge: Judge
+        self, contract: Contract, graphs: Graphs, sample: Sample, judge: Judge
     ) -> Shortlist | None:
         """Learn from the fp32 bundle what a source may become, if heads will ask."""
         options, decoder = self.options, graphs.decoder
         wanted = options.precision == "fp32" or options.quantization.chooses != "steps"
-        reads_tokens = [spec.kind for spec in draft.inputs] == ["tokens"]
-        if decoder is None or not wanted or not reads_tokens:
+        if decoder is None or not wanted or not contract.reads_tokens:
             return None
-        if draft.task != "generation" or output_layer(decoder) is None:
+        if contract.task != "generation" or output_layer(decoder) is None:
             return None
         self.note("learning the shortlist")
-        folder, [spec] = self.folder / graphs.precision, draft.inputs
+        [spec] = contract.inputs
         sources = [example[spec.name] for example in sample.examples]
         size = drafting.source_size(graphs.encoder, spec.name, sources)
-        return drafting.learn_shortlist(folder, sources, judge.translations, size)
+        folder, translations = self._folder(graphs), judge.translations
+        return drafting.learn_shortlist(folder, sources, translations, size)
 
     def _with_shortlist(self, draft: Manifest, shortlist: Shortlist) -> Manifest:
         """Put it beside the graphs."""
-        folder = self.folder / draft.precision
+        folder = self._folder(draft)
         shortlist.save(folder / drafting.FILE)
         draft = replace(draft, files=hash_files(folder), shortlist=drafting.FILE)
         draft.write(folder)
@@ -350,7 +255,7 @@ class _Export:
     ) -> Mapping[str, object]:
         """Compare several steps at once with single ones."""
         self.note("comparing several steps at once with single ones")
-        folder, share = self.folder / draft.precision, self.options.limits.min_exact
+        folder, share = self._folder(draft), self.options.limits.min_exact
         name = "drafts" if "draft" in draft.heads else "shortlist"
         found = drafting.check_drafts(
             folder, shortlist, sample, judge.translations, share
@@ -374,7 +279,7 @@ class _Export:
         self, draft: Manifest, sample: Sample, certificate: Mapping[str, object]
     ) -> Manifest:
         """Add golden examples and certificate, and check the whole folder."""
-        folder = self.folder / draft.precision
+        folder = self._folder(draft)
         self.note("running the golden examples")
         golden_examples(folder, sample, draft).write(folder)
         self.note("weighing")
@@ -386,61 +291,3 @@ class _Export:
         )
         finished.write(folder)
         return Bundle.load(folder).manifest
-
-
-def head_file(head: str) -> str:
-    """The file of a head's graph."""
-    return f"decoder.{head}.onnx"
-
-
-def _sample(checkpoint: Checkpoint, given: Path | None, note: Note) -> Sample:
-    """The sample that is given, the checkpoint's, or sentences of our own."""
-    info = checkpoint.info
-    path, spec = given or checkpoint.path / SAMPLE, info.tokenizer
-    tokenizer = load_tokenizer(spec, checkpoint.path) if spec else None
-    reader = Reader(info.inputs, tokenizer, info.limits.source_tokens, path.parent)
-    if given or path.is_file() or not isinstance(spec, PieceTokenizerSpec):
-        return Sample.read(path, reader)
-    note(
-        "no sample is given: comparing on sentences that come with seq2edge, without "
-        "references; --sample takes lines of SOURCE TAB REFERENCE"
-    )
-    return own_sample(info.about.source_language, spec.languages, reader)
-
-
-def _spec(checkpoint: Checkpoint) -> ModelSpec:
-    path, info = checkpoint.path, checkpoint.info
-    tokenizer = info.tokenizer
-    names = tokenizer.files if tokenizer else set()
-    given = {} if info.search is None else {"search": info.search}
-    return ModelSpec(
-        name=info.about.name,
-        vocabulary=info.vocabulary,
-        task=cast(Task, info.model.task),  # the config has checked it
-        labels=info.labels,
-        inputs=info.inputs,
-        limits=info.limits,
-        metric=info.metric,
-        tokenizer=tokenizer,
-        tokenizer_files={name: path / name for name in names},
-        provenance={
-            **_without_name(asdict(info.about)),
-            "checkpoint": path.resolve().name,
-            "checkpoint_sha256": _sha256(checkpoint.weights),
-        },
-        **given,
-    )
-
-
-def _without_name(about: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in about.items() if key != "name"}
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    """Of one file, or of the parts of one in their order."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

@@ -26,8 +26,8 @@ from seq2edge.export import (
     export_checkpoint,
     export_model,
 )
+from seq2edge.export.graph_files import Graphs
 from seq2edge.export.graphs import Contract
-from seq2edge.export.pipeline import _Graphs
 from seq2edge.models import checkpoint as checkpoints
 from seq2edge.models.about import About
 from seq2edge.models.build import build_model
@@ -144,12 +144,12 @@ def with_output_layer(size: int) -> onnx.ModelProto:
 def test_what_a_shortlist_is_not_for_is_refused() -> None:
     none = onnx.ModelProto()
     contract = Contract("generation", (SOURCE,), (), (), ())
-    small = _Graphs("int8", none, with_output_layer(1023), chooses="shortlist")
+    small = Graphs("int8", none, with_output_layer(1023), chooses="shortlist")
     with pytest.raises(ExportError, match="1024 tokens or more"):
         small.head_files(contract)
     frames = replace(SOURCE, kind="frames", shape=("batch", "time", 4), dtype="float32")
     contract = Contract("generation", (frames,), (), (), ())
-    large = _Graphs("int8", none, with_output_layer(1024), chooses="shortlist")
+    large = Graphs("int8", none, with_output_layer(1024), chooses="shortlist")
     with pytest.raises(ExportError, match="one input of tokens"):
         large.head_files(contract)
 
@@ -166,7 +166,7 @@ def test_a_recipe_says_among_what_heads_choose(chooses: Any, more: set[str]) -> 
     decoder = with_output_layer(1024)  # the smallest that has them
     contract = Contract("generation", (SOURCE,), (), (), ())
     common = np.array([3])
-    graphs = _Graphs("int8", onnx.ModelProto(), decoder, chooses=chooses, common=common)
+    graphs = Graphs("int8", onnx.ModelProto(), decoder, chooses=chooses, common=common)
     heads = set(graphs.head_files(contract))
     assert heads == {"greedy", "beam", "scores"} | more
 
