@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from traced_once import traced_once
 
 from seq2edge.export import (
     ExportOptions,
@@ -88,6 +89,7 @@ def exported(
         limits=QualityLimits(min_agreement=0.0),
     )
     with ExitStack() as stack:
+        stack.enter_context(traced_once())
         if shortlist is not None:
             learned = mock.patch.object(drafting, "learn_shortlist")
             stack.enter_context(learned).return_value = shortlist

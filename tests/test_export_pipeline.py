@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from toy_modules import END, START, VOCABULARY, AttentiveGru, PlainLstm, build
+from traced_once import TRACES, traced_once
 
 from seq2edge.describe import describe_bundle
 from seq2edge.export import (
@@ -25,6 +27,7 @@ from seq2edge.export import (
     Sample,
     export_checkpoint,
     export_model,
+    pipeline,
 )
 from seq2edge.export.graph_files import Graphs
 from seq2edge.export.graphs import Contract
@@ -64,6 +67,12 @@ INT8 = ExportOptions(
     limits=QualityLimits(min_agreement=0.0),
 )
 TOKENIZER = Path(__file__).parent / "data" / "toy-fp32" / "source.spm"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs() -> Iterator[None]:
+    with traced_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +196,11 @@ def test_nothing_is_left_beside_the_bundle(int8: Path) -> None:
     assert [path.name for path in int8.parent.iterdir()] == ["stranger"]
 
 
-def test_a_second_export_in_one_process_equals_its_module(tmp_path: Path) -> None:
+def test_a_second_export_in_one_process_equals_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for trace in TRACES:
+        monkeypatch.setattr(pipeline, trace.__name__, trace)
     module = build(PlainLstm).train()
     export_model(module, SAMPLE, tmp_path / "lstm", SPEC)
     assert module.training  # as it came

@@ -104,7 +104,6 @@ def test_several_steps_at_once_are_what_single_ones_are(
     same(alone(folder, 1, **changes), alone(folder, 1, speculates=False, **changes))
 
 
-@pytest.mark.slow  # an export of its own
 def test_a_shortlist_may_have_less_than_is_asked_for(bundle_of: Any) -> None:
     few = Shortlist(np.array([3, 5, 9]), np.zeros(SIZE, int), NONE)
     changed = bundle_of("transformer", "shortlist", few)
@@ -135,7 +134,6 @@ def test_one_sentence_goes_ahead_and_a_batch_by_steps(folder: Path) -> None:
     assert 1 <= tokens.shape[1] <= 3
 
 
-@pytest.mark.slow
 def test_padding_brings_no_candidates(bundle_of: Any) -> None:
     counts = np.zeros(SIZE, int)
     counts[0] = 1  # the padding's: token 77
