@@ -21,13 +21,12 @@ from onnx.helper import make_node
 
 from seq2edge.export.fragment import CONTRIB
 from seq2edge.export.output_layer import OutputLayer
+from seq2edge.runtime import contract
 from seq2edge.runtime.manifest import LOGITS
 
-CANDIDATES = "candidates"  # (candidates,) int64
-TOKENS = "candidate_tokens"  # (tokens,) int64: what each of the logits is of
-WEIGHT = "candidate_weight"  # (features, candidates)
-SCALE = "candidate_scale"  # (candidates,)
-BIAS = "candidate_bias"  # (candidates,)
+CANDIDATES = contract.CANDIDATES.name
+# A step's logits are of the tokens TOKENS.
+WEIGHT, SCALE, BIAS, TOKENS = (spec.name for spec in contract.GATHERED)
 _COMMON_WEIGHT, _PRODUCT = "common.weight", "output.product"
 
 

@@ -13,6 +13,7 @@ place of 161, for its weights now fit the L2 cache (AVX512-VNNI). A single step 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class _Context:
     flattened: bool  # to (rows, size), before it is read
     readers: Sequence[_Reader]
 
-    @property
+    @cached_property
     def weight(self) -> FloatArray:
         """What all readers multiply it by, (size, outputs)."""
         parts = [

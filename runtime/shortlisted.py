@@ -74,14 +74,15 @@ class ShortlistedDecoding(GraphDecoding):
         head = super()._use(name)
         if head is not known and head.takes_candidates:
             self._feed |= self._gathered
-            self._feed[MASK.name] = self._mask(self._rows)
         return head
 
     def _step(
         self, name: Head, tokens: IntArray, parents: IntArray | None, count: int
     ) -> list[Array]:
-        if self._use(name).takes_candidates and len(tokens) != self._rows:
-            self._feed[MASK.name] = self._mask(len(tokens))
+        if self._use(name).takes_candidates:
+            masked = MASK.name in self._feed and len(tokens) == self._rows
+            if not masked:
+                self._feed[MASK.name] = self._mask(len(tokens))
         return super()._step(name, tokens, parents, count)
 
     def _mask(self, rows: int) -> FloatArray:
