@@ -76,13 +76,14 @@ def follow(
     length = 0
     while True:
         log_probs, chosen = choose(tokens, None, 1)
-        for place in range(chosen.shape[1]):  # of one sentence there may be several
+        tokens, grown = chosen[:, -1], 0
+        for ids in chosen.T.tolist():  # of one sentence there may be several steps
             length += 1
-            grow((log_probs[:, place, None], chosen[:, place, None]))
-            tokens = chosen[:, place]
-            ids = tokens.tolist()
+            grown += 1
             if length < paths.shortest and stops.isdisjoint(ids) and not watched:
                 continue
+            grow((log_probs[:, :grown], chosen[:, :grown]))
+            log_probs, chosen, grown = log_probs[:, grown:], chosen[:, grown:], 0
             kept = paths.end(ids, length)
             if not kept:
                 return paths.results
@@ -90,6 +91,8 @@ def follow(
                 paths.keep(kept)
                 keep(np.array(kept, dtype=np.int64))
                 tokens = tokens[kept]
+        if grown:
+            grow((log_probs, chosen))
 
 
 class _Paths:
