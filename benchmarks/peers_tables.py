@@ -23,17 +23,21 @@ def write_page(record: Record, path: Path, page: Callable[[Record], str]) -> Non
 
 def again(
     doc: str | None,
-    name: str,
+    names: str,
     page: Callable[[Record], str],
     plots: Callable[[Record, Path], None],
 ) -> None:
-    """The command that makes a page and its plots anew from its record."""
+    """The command that makes pages and their plots anew from their records.
+
+    names: a pattern of the records' names.
+    """
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("folder", type=Path, help="that holds the record")
     folder: Path = parser.parse_args().folder
-    record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    (folder / f"{name}.md").write_text(page(record), encoding="utf-8")
-    plots(record, folder)
+    for path in sorted(folder.glob(f"{names}.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        path.with_suffix(".md").write_text(page(record), encoding="utf-8")
+        plots(record, folder)
 
 
 def body(record: Record, parity: str, time: str, start: str) -> list[str]:

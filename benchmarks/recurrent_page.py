@@ -2,7 +2,7 @@
 
     python benchmarks/recurrent_page.py docs
 
-makes them anew from the record.
+makes them anew from the records.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from peers_plots import plot_speed
 from peers_tables import Record, again, body, bound, settings
 
 INTRO = """\
-# A recurrent model, against PyTorch
+# A model of {upper} layers, against PyTorch
 
 Made by
 
     {command}
 
 on {bound}
-The record is [benchmarks-recurrent.json](benchmarks-recurrent.json).
+The record is [{stem}.json]({stem}.json).
 
-The model is {name}, {parameters:,} parameters: {encoder_layers} layers of {cell}
+The model is {name}, {parameters:,} parameters: {encoder_layers} layers of {upper}
 ({encoder_hidden} features{directions}), {decoder_layers} in the decoder
 ({decoder_hidden} features, attention: {attention}), {target_vocabulary:,} tokens, fp32.
 All contenders have the same weights and the same greedy search, seq2edge's own: it
@@ -29,7 +29,7 @@ drives the bundle's graphs or, as in training, the module. TorchScript and torch
 have the step compiled, the encoder stays PyTorch's own recurrent layers, and so do
 the log-softmax and the choice of the best token, which the bundle has in its graph.
 
-![tokens a second](benchmarks-recurrent-speed.svg)
+![tokens a second]({stem}-speed.svg)
 """
 
 PARITY = """\
@@ -67,7 +67,9 @@ def page(record: Record) -> str:
         command=record["command"],
         bound=bound(record),
         directions=directions,
-        **model | {"cell": model["cell"].upper()},
+        stem=stem(record),
+        upper=model["cell"].upper(),
+        **model,
     )
     lines = [
         intro,
@@ -85,8 +87,13 @@ def _absent(record: Record) -> Iterator[str]:
 
 def plots(record: Record, output: Path) -> None:
     """Every plot of the page."""
-    plot_speed(record, output / "benchmarks-recurrent-speed.svg")
+    plot_speed(record, output / f"{stem(record)}-speed.svg")
+
+
+def stem(record: Record) -> str:
+    """What the names of the page's files begin with."""
+    return f"benchmarks-{record['model']['cell']}"
 
 
 if __name__ == "__main__":
-    again(__doc__, "benchmarks-recurrent", page, plots)
+    again(__doc__, "benchmarks-*", page, plots)

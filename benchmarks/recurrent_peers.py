@@ -4,7 +4,7 @@
 
 CHECKPOINT is one of seq2edge's own, such as recipe-gru.toml makes. The protocol is that
 of peers.py, greedy, in batches of 1 and 32; the same search drives all of them. Writes
-benchmarks-recurrent.json, .md and a plot.
+benchmarks-CELL.json, .md and a plot, e.g. benchmarks-gru.
 """
 
 import json
@@ -17,7 +17,7 @@ from peers_build import count_weights, named_bundles, our_entries
 from peers_measure import about_machine, measure, note, versions
 from peers_process import Entry
 from peers_tables import write_page
-from recurrent_page import page, plots
+from recurrent_page import page, plots, stem
 
 PACKAGES = ("seq2edge", "onnxruntime", "numpy", "torch")
 BASE = "PyTorch eager"
@@ -86,7 +86,7 @@ def main() -> None:
         "absent": without,
         **measure(entries, sources, protocol, work / "workers.log"),
     }
-    write_page(record, arguments.output / "benchmarks-recurrent", page)
+    write_page(record, arguments.output / stem(record), page)
     plots(record, arguments.output)
 
 

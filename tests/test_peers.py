@@ -212,7 +212,7 @@ def test_the_plots_are_pictures(tmp_path: Path) -> None:
     recurrent_page.plots(recurrent(), tmp_path)
     pictures = sorted(tmp_path.iterdir())
     assert [one.name for one in pictures] == [
-        "benchmarks-recurrent-speed.svg",
+        "benchmarks-gru-speed.svg",
         "benchmarks-speed.svg",
         "benchmarks-start.svg",
     ]
