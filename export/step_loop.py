@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
-from seq2edge.export.prune import needed_for, prune
+from seq2edge.export.prune import needed_for, prune, readers
 from seq2edge.runtime.manifest import PAST
 
 STEPS, ROWS = "steps", "rows"
@@ -163,14 +163,18 @@ class _Body:
     def _left_inside(self, nodes: list[NodeProto]) -> list[NodeProto]:
         """Put before the Loop what is the same in every step; returns the others.
 
-        The shape of the token is, but not that of a state, which may grow.
+        The shape of the token is, but not that of a state, which may grow. A transposed
+        operand of a product stays with it: onnxruntime reads it as it was, in a single
+        step as well, and by another kernel the sums would be others in their last bit.
         """
         known = {tensor.name for tensor in self.source.initializer} | {""}
         known |= {v.name for v in self.source.input if v.name.startswith("memory.")}
-        left = []
+        left, read_by = list[NodeProto](), readers(self.source)
         for node in nodes:
+            kinds = {reader.op_type for reader in read_by.get(node.output[0], [])}
+            operand = node.op_type == "Transpose" and kinds == {"MatMul"}
             same = {"token"} if node.op_type == "Shape" else set()
-            if {*node.input} - same <= known:
+            if not operand and {*node.input} - same <= known:
                 self.before.append(node)
                 known.update(node.output)
             else:
