@@ -34,7 +34,10 @@ def again(
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("folder", type=Path, help="that holds the record")
     folder: Path = parser.parse_args().folder
-    for path in sorted(folder.glob(f"{names}.json")):
+    paths = sorted(folder.glob(f"{names}.json"))
+    if not paths:
+        raise SystemExit(f"{folder} has no record {names}.json; name its folder")
+    for path in paths:
         record = json.loads(path.read_text(encoding="utf-8"))
         path.with_suffix(".md").write_text(page(record), encoding="utf-8")
         plots(record, folder)

@@ -10,6 +10,7 @@ from seq2edge.export.four_bits import (
     to_compensated_blocks,
 )
 from seq2edge.export.fragment import CONTRIB, Fragment
+from seq2edge.runtime.processor import Processor
 
 SIZE = 16
 
@@ -102,10 +103,10 @@ def test_the_operator_multiplies_by_what_the_blocks_stand_for(
 
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_a_row_alone_gives_what_it_gives_among_others(size: int) -> None:
+    # Without VNNI sums of up to 24 come in another order: 1.24e-5 on an EPYC 7003.
+    most = 2e-5 if Processor.here().saturates else 1e-5
     product, rows = session(draw(48, 128), size), draw(6, 128, seed=1)
     together = product.run(None, {"x": rows})[0]
     for row in range(len(rows)):
         alone = product.run(None, {"x": rows[row : row + 1]})[0]
-        np.testing.assert_allclose(
-            alone[0], together[row], rtol=1e-5, atol=1e-4
-        )  # of 24
+        np.testing.assert_allclose(alone[0], together[row], rtol=1e-5, atol=most)

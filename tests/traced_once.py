@@ -29,12 +29,20 @@ def traced_once() -> Iterator[None]:
 
 
 def _copy_of_traced(trace: Trace, module: Any, contract: Any, example: Any) -> Any:
-    key = trace, f"{type(module)} {module} {contract} {_digest(module)}"
+    key = trace, f"{contract} {_digest(module)} {_settings(module)}"
     if key not in _TRACED:
         _TRACED[key] = trace(module, contract, example)
     copy = ModelProto()
     copy.CopyFrom(_TRACED[key])
     return copy
+
+
+def _settings(module: nn.Module) -> list[tuple[type, dict[str, Any]]]:
+    """What its parts are beside their weights, e.g. the number of heads."""
+    return [
+        (type(part), {k: v for k, v in vars(part).items() if not k.startswith("_")})
+        for part in module.modules()
+    ]
 
 
 def _digest(module: nn.Module) -> str:

@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from seq2edge.commands.options import (
     FILE,
     FOLDER,
+    F,
     engine_of,
     language_options,
     threads_option,
@@ -23,8 +24,6 @@ from seq2edge.text_files import decode_lines, read_lines
 if TYPE_CHECKING:
     from seq2edge.runtime.predictor import Predictor
     from seq2edge.runtime.scoring import Normalization
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def line_options(command: F) -> F:

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from seq2edge.commands.options import F
 
 if TYPE_CHECKING:
     from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.translator import Translator
 
-F = TypeVar("F", bound=Callable[..., Any])
 
 _EARLY_STOPPING = {"yes": True, "no": False, "never": "never"}
 

@@ -4,10 +4,11 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from seq2edge.commands.options import F
 from seq2edge.commands.search_options import ids_of, option
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from seq2edge.runtime.options import SearchOptions
     from seq2edge.runtime.translator import Translation, Translator
 
-F = TypeVar("F", bound=Callable[..., Any])
 
 _LINE = "Of each line"
 
