@@ -24,6 +24,7 @@ from marian_folder import marian_config, write_model, write_tokenizer
 from torch import Tensor
 from transformers import MarianMTModel
 
+from seq2edge.models.precision import WORTH_IT, bf16_speedup
 from seq2edge.models.training_state import Progress, load_state, save_state
 
 BATCH_TOKENS, WARMUP, PEAK = 2500, 500, 2e-3
@@ -58,18 +59,25 @@ def padded(rows: Sequence[list[int]], pad: int) -> Tensor:
     return torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
 
 
-def loss_of(model: Any, batch: Sequence[Pair], pad: int) -> Tensor:
-    """Mean cross entropy in nats, smoothed by 0.1."""
+def loss_of(model: Any, batch: Sequence[Pair], pad: int, bf16: bool) -> Tensor:
+    """Mean cross entropy in nats, smoothed by 0.1.
+
+    bf16: whether the model's products are of bf16.
+    """
     sources = padded([source for source, _ in batch], pad)
     targets = padded([target for _, target in batch], pad)
     start = torch.full((len(batch), 1), model.config.decoder_start_token_id)
-    logits = model(
-        input_ids=sources,
-        attention_mask=(sources != pad).long(),
-        decoder_input_ids=torch.cat([start, targets[:, :-1]], dim=1),
-    ).logits
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = model(
+            input_ids=sources,
+            attention_mask=(sources != pad).long(),
+            decoder_input_ids=torch.cat([start, targets[:, :-1]], dim=1),
+        ).logits
     return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=pad, label_smoothing=0.1
+        logits.float().flatten(0, 1),
+        targets.flatten(),
+        ignore_index=pad,
+        label_smoothing=0.1,
     )
 
 
@@ -84,6 +92,7 @@ def train(
     progress = load_state(state, model, adam) or Progress()
     model.train()
     start_from_zero(model)
+    bf16 = bf16_speedup() > WORTH_IT
     began = time.monotonic()
     for step, batch in enumerate(_stream(pairs, epochs)):
         if step < progress.step:
@@ -91,7 +100,7 @@ def train(
         for group in adam.param_groups:
             group["lr"] = peak * min((step + 1) / warmup, (steps - step) / steps)
         adam.zero_grad()
-        loss = loss_of(model, batch, pad)
+        loss = loss_of(model, batch, pad, bf16)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
@@ -99,7 +108,6 @@ def train(
         if step % 100 == 99:
             seconds = time.monotonic() - began
             print(f"{step + 1}/{steps} {float(loss):.3f} {seconds:.0f} s", flush=True)
-        if step % 500 == 499:
             save_state(state, model, adam, Progress(step=step + 1))
 
 

@@ -30,7 +30,7 @@ from seq2edge.models.checkpoint import (
 from seq2edge.models.dev_set import dev_loss
 from seq2edge.models.judge import dev_score
 from seq2edge.models.network import Batch
-from seq2edge.models.precision import bf16_speedup
+from seq2edge.models.precision import WORTH_IT, bf16_speedup
 from seq2edge.models.pretrained import fill_embedding
 from seq2edge.models.recipe import Recipe
 from seq2edge.models.sample import make_sample
@@ -223,7 +223,7 @@ class _Run:
             return self.recipe.autocast == "bf16"
         speedup = bf16_speedup()
         self.report({"event": "bf16", "speedup": round(speedup, 2)})
-        return speedup > 1.2  # casts cost something too
+        return speedup > WORTH_IT
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self.bf16:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
-from slow import slow_among
 from torch import Tensor, nn
 from toy_modules import END, START, AttentiveGru, build
 from traced import traced
@@ -91,7 +90,7 @@ def memory(pair: Pair) -> dict[str, Any]:
         pytest.param("output", "dot", 10, marks=pytest.mark.slow),
         ("upper", "general", 3 * 16 + 10),  # the gates of one layer, and the readout
         pytest.param("input", "scaled_dot", 3 * 16 + 10, marks=pytest.mark.slow),
-        ("input_feeding", "additive", 10),
+        pytest.param("input_feeding", "additive", 10, marks=pytest.mark.slow),
     ],
 )
 def test_a_step_gives_what_it_gave(where: str, attention: str, outputs: int) -> None:
@@ -113,7 +112,8 @@ def test_a_step_gives_what_it_gave(where: str, attention: str, outputs: int) -> 
         assert {**made, "values": 16} == left
 
 
-@pytest.mark.parametrize("cell", slow_among(["elman", "lstm"], "elman"))
+@pytest.mark.slow  # each exports a model of three layers
+@pytest.mark.parametrize("cell", ["elman", "lstm"])
 def test_every_cell_is_one(cell: str) -> None:
     config = RecurrentConfig(
         **SIZES, cell=cell, attention="general", context="upper", decoder_layers=3

@@ -17,7 +17,7 @@ from seq2edge.runtime.tokenizer import load_tokenizer
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("marian")
-    marian_folder(path)
+    marian_folder(path, encoder_layers=1, decoder_layers=1)
     return path
 
 
