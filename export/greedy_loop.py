@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnx.helper import make_node
 
 from seq2edge.export.candidates import CANDIDATES, TOKENS, over_candidates
+from seq2edge.export.one_row import for_one_row
 from seq2edge.export.output_layer import OutputLayer
 from seq2edge.export.step_loop import GOES_ON, ROWS, STEPS, Plan, Value, loop_head
 from seq2edge.runtime.manifest import LOGITS
@@ -29,7 +30,7 @@ def draft_loop(
     chosen = [make_node("ArgMax", [LOGITS], [_PLACE.name], axis=1, keepdims=0)]
     hidden = Value(layer.activation, TensorProto.FLOAT, [ROWS, layer.features])
     plan = _plan(decoder, (layer, common), chosen, {"hidden": hidden}, "draft_tokens")
-    return loop_head(decoder, replace(plan, keeps_states=True))
+    return loop_head(for_one_row(decoder), replace(plan, keeps_states=True))
 
 
 def ahead_loop(
@@ -45,7 +46,7 @@ def ahead_loop(
     log_probs = Value("best_log_prob", TensorProto.FLOAT, [ROWS])
     told = {"ahead_log_probs": log_probs}
     plan = _plan(decoder, (layer, common), chosen, told, "ahead_tokens")
-    return loop_head(decoder, plan)
+    return loop_head(for_one_row(decoder), plan)
 
 
 def _plan(
@@ -89,4 +90,5 @@ def _plan(
         behind=[make_node("Gather", [TOKENS, "places"], [tokens])],
         results=results,
         constants={**part.constants, "loop.one": np.array(one)},
+        one_row=True,
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
+from seq2edge.export.counting import CONSTANTS, count_ahead, counted, counters
 from seq2edge.export.prune import needed_for, prune, readers
 from seq2edge.runtime.manifest import PAST
 
@@ -52,6 +53,7 @@ class Plan:
     results: Sequence[Value]  # of the head, before the state
     constants: Constants
     parents: str = ""  # by which the state is reordered before a step, if it is
+    one_row: bool = False  # whether there is one always
     keeps_states: bool = False  # whether states that don't grow are told as well
 
 
@@ -65,11 +67,11 @@ def loop_head(decoder: ModelProto, plan: Plan) -> ModelProto:
     loop = body.loop()
     graph = helper.make_graph([], "decoder.loop", [], [])
     graph.initializer.extend(source.initializer)
-    constants = {**plan.constants, "loop.always": np.array(True)}
+    constants = {**CONSTANTS, **plan.constants, "loop.always": np.array(True)}
     graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in constants.items()
     )
-    graph.node.extend([*plan.before, *body.before, loop, *plan.behind])
+    graph.node.extend([*plan.before, *body.before, loop, *plan.behind, *body.behind()])
     graph.input.extend(value.info() for value in plan.inputs)
     graph.input.append(Value(STEPS, TensorProto.INT64, [1]).info())
     graph.input.extend(value for value in source.input if value.name != "token")
@@ -88,8 +90,11 @@ class _Body:
     before: list[NodeProto] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.states = [v for v in self.source.input if v.name.startswith("state.")]
+        self.every = [v for v in self.source.input if v.name.startswith("state.")]
         self.following = {value.name: value for value in self.source.output}
+        self.known = {tensor.name: tensor for tensor in self.source.initializer}
+        self.counters = self._counters()
+        self.states = [v for v in self.every if v.name not in self.counters]
         self.nodes = [*self._steps(), *self.plan.choosing, *self._copies()]
 
     def loop(self) -> NodeProto:
@@ -128,7 +133,7 @@ class _Body:
     def states_out(self) -> list[onnx.ValueInfoProto]:
         """What the head gives of the state."""
         values = []
-        for state in self.states:
+        for state in self.every:
             following = _renamed(self._next(state), self._next(state).name)
             if self._is_kept(state):
                 shape = following.type.tensor_type.shape
@@ -139,10 +144,31 @@ class _Body:
             values.append(following)
         return values
 
+    def behind(self) -> list[NodeProto]:
+        """What makes the states that the Loop doesn't carry."""
+        told = next(iter(self.plan.told))
+        return [
+            node
+            for state in self.every
+            if state.name in self.counters
+            for node in counted(
+                state.name, self.counters[state.name], told, self._is_kept(state)
+            )
+        ]
+
+    def _counters(self) -> dict[str, str]:
+        if not self.plan.one_row:
+            return {}
+        states = {state.name: self._next(state).name for state in self.every}
+        return counters(self.source.node, states, self.known)
+
     def _steps(self) -> list[NodeProto]:
         """The decoder's nodes as far as they are needed."""
         nodes = needed_for(self.source.node, {*self.plan.reads, *self.following_states})
         nodes = self._left_inside(nodes)
+        if self.counters:
+            ahead, nodes = count_ahead(nodes, [*self.counters], self.known, STEPS)
+            self.before += ahead
         names, gathers = {"token": "carried.token"}, []
         for state in self.states:
             names[state.name] = f"carried.{state.name}"
@@ -167,7 +193,7 @@ class _Body:
         operand of a product stays with it: onnxruntime reads it as it was, in a single
         step as well, and by another kernel the sums would be others in their last bit.
         """
-        known = {tensor.name for tensor in self.source.initializer} | {""}
+        known = {*self.known, ""}
         known |= {v.name for v in self.source.input if v.name.startswith("memory.")}
         left, read_by = list[NodeProto](), readers(self.source)
         for node in nodes:

@@ -29,10 +29,11 @@ class Ssru(nn.Module):
         return (like.new_zeros(batch, self.size),)
 
     def step(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """(rows, size) and the last cell to the output (rows, size) and the next."""
+        """(batch, beam, size) to the same, and the last cells, (rows, size), to the next."""
         forget, candidate = self._gates(inputs)
-        cell = forget * state[0] + (1 - forget) * candidate
-        return torch.relu(cell), (cell,)
+        before = state[0].reshape(inputs.shape)
+        cell = forget * before + (1 - forget) * candidate
+        return torch.relu(cell), (cell.reshape(state[0].shape),)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """All positions at once."""

@@ -71,8 +71,10 @@ class Transformer(Writer):
         position = state["position"]
         vectors = self.decoder.embed(self.target_embedding(token), position)
         following: Tensors = {"position": position + 1}
-        beam = vectors.shape[0] // memory["present"].shape[0]
-        mask, weights = mask_of(memory["present"], beam), []
+        rows, size = vectors.shape
+        batch, length = memory["present"].shape
+        vectors = vectors.reshape(batch, -1, size)  # (batch, beam, size)
+        mask, weights = mask_of(memory["present"], vectors.shape[1]), []
         for index, layer in enumerate(self._decoder_layers):
             names = [f"{part}_{index}" for part in layer.mixer.parts]
             before = tuple(state[name] for name in names)
@@ -80,8 +82,9 @@ class Transformer(Writer):
             vectors, read, after = layer.step(vectors, before, *source, mask)
             following |= zip(names, after, strict=True)
             weights.append(read)
-        attention = torch.stack(weights).mean(dim=0)
-        return self.output(self.decoder.norm(vectors)), attention, following
+        attention = torch.stack(weights).mean(dim=(0, 2)).reshape(rows, length)
+        logits = self.output(self.decoder.norm(vectors).reshape(rows, size))
+        return logits, attention, following
 
     def readouts(self, inputs: Tensors, target: Tensor) -> Tensor:
         """What the output layer reads: (batch, target, size)."""

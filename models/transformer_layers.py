@@ -44,10 +44,11 @@ class SelfAttention(nn.Module):
         return empty, empty
 
     def step(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """(rows, size) and the cache to the output (rows, size) and a longer cache."""
-        query, key, value = self.project(inputs[:, None]).chunk(3, dim=-1)
-        joined, keys, values = self.heads.extend(query, key, value, *state)
-        return self.join(joined[:, 0]), (keys, values)
+        """(batch, beam, size) to the same, and the cache of all rows to a longer one."""
+        batch, beam, size = inputs.shape
+        projected = self.project(inputs.reshape(batch * beam, 1, size))
+        joined, keys, values = self.heads.extend(*projected.chunk(3, dim=-1), *state)
+        return self.join(joined.reshape(batch, beam, size)), (keys, values)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """All positions at once; without a mask each reads those up to it."""
@@ -171,20 +172,16 @@ class DecoderLayer(nn.Module):
         values: Tensor,
         mask: Tensor,
     ) -> tuple[Tensor, Tensor, LayerState]:
-        """(rows, size): the output, its weights (rows, source) and the next state.
+        """(batch, beam, size): the output, its weights (batch, heads, beam, source) and
+        the next state.
 
         mask (batch, 1, beam, source).
         """
         around = self.around_mixer
         update, following = self.mixer.step(around.before(inputs), state)
         inputs = around.after(inputs, update)
-        rows, size = inputs.shape
-        batch, source = keys.shape[:2]
-        outputs, weights = self._upper(
-            inputs.reshape(batch, -1, size), keys, values, mask
-        )
-        mean = weights.mean(dim=1).reshape(rows, source)
-        return outputs.reshape(rows, size), mean, following
+        outputs, weights = self._upper(inputs, keys, values, mask)
+        return outputs, weights, following
 
     def forward(
         self, inputs: Tensor, keys: Tensor, values: Tensor, mask: Tensor
