@@ -1,9 +1,10 @@
 """The k largest of each row, in two stages where a row is long.
 
 onnxruntime's TopK keeps a heap a row, and takes longer than the log-softmax before it.
-Here the largest number of every group of 64 is found first, and the k largest lie in
-the k groups whose largest are largest. Times of this over TopK alone (8,073 numbers a
-row, AVX512): k = 1: 0.95 at one row, 0.75 at 4 and 32; k = 8: 0.75, 0.40, 0.42.
+Here the largest number of every group of some 64 is found first, and the k largest lie
+in the k groups whose largest are largest. Times of this over TopK alone (8,073 numbers
+a row, AVX512): k = 1: 0.95 at one row, 0.75 at 4 and 32; k = 8: 0.75, 0.40, 0.42. Rows
+that don't divide into such groups are filled up, which copies them.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import NodeProto
 from onnx.helper import make_node
 
 GROUP = 64  # 16 and 32 are slower at one row, equal at many
+NEAR = range(48, 97)  # group sizes that are as good
 LONG = 1024  # numbers a row, from which on there are two stages
 
 Constants = dict[str, NDArray[np.generic]]
@@ -27,21 +29,31 @@ def top(
     """
     if size < LONG:
         return [make_node("TopK", [scores, count], [*results])], {}
-    groups = -(-size // GROUP)
+    group = min((g for g in NEAR if size % g == 0), key=_from_best, default=GROUP)
+    groups = -(-size // group)
     constants: Constants = {
-        "top.padding": np.array([0, 0, 0, groups * GROUP - size], np.int64),
-        "top.nothing": np.array(-np.inf, np.float32),
-        "top.grouped": np.array([0, groups, GROUP], np.int64),
-        "top.members": np.arange(GROUP, dtype=np.int64)[None, None],
-        "top.group": np.array(GROUP, np.int64),
+        "top.grouped": np.array([0, groups, group], np.int64),
+        "top.members": np.arange(group, dtype=np.int64)[None, None],
+        "top.group": np.array(group, np.int64),
         "top.groups": np.array([groups], np.int64),
         "top.inner": np.array([2], np.int64),
         "top.flat": np.array([0, -1], np.int64),
-        "top.last": np.array(size - 1, np.int64),
     }
+    filling, cutting, found = list[NodeProto](), list[NodeProto](), results[1]
+    if size % group:
+        constants |= {
+            "top.padding": np.array([0, 0, 0, groups * group - size], np.int64),
+            "top.nothing": np.array(-np.inf, np.float32),
+            "top.last": np.array(size - 1, np.int64),
+        }
+        filled, found = "top.filled", "top.found"
+        filling = [make_node("Pad", [scores, "top.padding", "top.nothing"], [filled])]
+        # What fills up only comes where a row has nothing finite left.
+        cutting = [make_node("Min", [found, "top.last"], [results[1]])]
+        scores = filled
     nodes = [
-        make_node("Pad", [scores, "top.padding", "top.nothing"], ["top.padded"]),
-        make_node("Reshape", ["top.padded", "top.grouped"], ["top.by_group"]),
+        *filling,
+        make_node("Reshape", [scores, "top.grouped"], ["top.by_group"]),
         make_node(
             "ReduceMax", ["top.by_group", "top.inner"], ["top.largest"], keepdims=0
         ),
@@ -50,17 +62,16 @@ def top(
         make_node("Unsqueeze", ["top.firsts", "top.inner"], ["top.firsts_3"]),
         make_node("Add", ["top.firsts_3", "top.members"], ["top.indices_3"]),
         make_node("Reshape", ["top.indices_3", "top.flat"], ["top.indices"]),
-        make_node(
-            "GatherElements", ["top.padded", "top.indices"], ["top.left"], axis=1
-        ),
+        make_node("GatherElements", [scores, "top.indices"], ["top.left"], axis=1),
         make_node("TopK", ["top.left", count], [results[0], "top.places"]),
-        make_node(
-            "GatherElements", ["top.indices", "top.places"], ["top.found"], axis=1
-        ),
-        # What fills up the last group only comes where a row has nothing finite left.
-        make_node("Min", ["top.found", "top.last"], [results[1]]),
+        make_node("GatherElements", ["top.indices", "top.places"], [found], axis=1),
+        *cutting,
     ]
     return nodes, constants
+
+
+def _from_best(group: int) -> int:
+    return abs(group - GROUP)
 
 
 def _chosen_groups(count: str, single: bool) -> list[NodeProto]:
