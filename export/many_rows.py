@@ -17,6 +17,7 @@ from seq2edge.export.fragment import CONTRIB
 from seq2edge.export.prune import only_readers, prune
 
 ONE = "products.one"
+WIDEST = 4096  # outputs
 
 
 def for_many_rows(decoder: ModelProto) -> ModelProto:
@@ -50,6 +51,8 @@ def _joined(
         return None
     scales = next((name for name in scaling.input if name in constants), "")
     if not scales or len(constants[scales].dims) != 1:
+        return None
+    if constants[scales].dims[0] > WIDEST:
         return None
     last, bias = scaling, ""
     adding = _reader(readers, scaling.output[0], "Add")
