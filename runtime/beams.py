@@ -111,9 +111,9 @@ class Beams(ABC):
         while True:
             extensions = None
             if follower is not None:
-                for step in self._skip(follower, tokens, parents, length):
-                    length += 1
-                    tokens, parents = step.tokens[0], step.parents[0]
+                if skipped := self._skip(follower, tokens, parents, length):
+                    length += len(skipped.tokens)
+                    tokens, parents = skipped.tokens[-1], skipped.parents[-1]
                 extensions = self._followed(follower, tokens, parents)
             length += 1
             if extensions is None:
@@ -143,7 +143,7 @@ class Beams(ABC):
 
     def _skip(
         self, source: Plain, tokens: IntArray, parents: IntArray | None, length: int
-    ) -> list[Seen]:
+    ) -> Seen | None:
         """Go through steps that were run ahead, and in which nothing ends.
 
         A run ends when hypotheses have ended, and the few steps that may follow go one
@@ -155,11 +155,18 @@ class Beams(ABC):
             totals = self.totals.ravel(), self.width, self.most_ended
             if source.foresee(tokens, parents, *totals):
                 skipped = source.skip(tokens, parents, most)
-        for step in skipped:
-            nodes = self._nodes.take(step.parents)
-            self._nodes = self._trellis.add(step.tokens, step.log_probs, nodes)
-            self.totals = self.totals.ravel().take(step.parents) + step.log_probs
+        if skipped:
+            self._go_through(skipped)
         return skipped
+
+    def _go_through(self, seen: Seen) -> None:
+        """Add steps that are followed as they are."""
+        totals, nodes = self.totals, seen.parents.copy()
+        nodes[0] = self._nodes.take(nodes[0])
+        self._nodes = self._trellis.add_steps(seen.tokens, seen.log_probs, nodes)[None]
+        for log_probs, parents in zip(seen.log_probs, seen.parents, strict=True):
+            totals = totals.take(parents) + log_probs
+        self.totals = totals[None]
 
     def _followed(
         self, source: Plain, tokens: IntArray, parents: IntArray | None

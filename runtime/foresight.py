@@ -111,7 +111,7 @@ class ForesightDecoding:
         if foreseen is None or not foreseen.left:
             return
         self._steps.back_to(foreseen.before)
-        for tokens, parents in foreseen.asked:
+        for tokens, parents in foreseen.asked():
             self._steps.best(tokens, parents, foreseen.found)
 
 
@@ -140,7 +140,8 @@ class _Foreseen:
         self._loud = [*np.flatnonzero(~quiet).tolist(), steps]
         self.before = before
         self.found = outlook.found
-        self.asked: list[tuple[IntArray, IntArray | None]] = []
+        self._followed = 0  # steps
+        self._first: tuple[IntArray, IntArray | None] | None = None  # asked for
         # What every step began with.
         first = None if outlook.parents is None else outlook.parents.tolist()
         chosen = np.take_along_axis(tokens_seen, places, axis=1).tolist()
@@ -150,37 +151,50 @@ class _Foreseen:
     @property
     def left(self) -> bool:
         """Whether there are steps that weren't followed."""
-        return len(self.asked) < self.steps
+        return self._followed < self.steps
+
+    def asked(self) -> list[tuple[IntArray, IntArray | None]]:
+        """What the steps that were followed began with."""
+        began = self._began[1 : self._followed]
+        later = [(np.array(ids), np.array(origins)) for ids, origins in began]
+        return [*([self._first] if self._first else []), *later]
 
     def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
         """As Foresight."""
         if not self._goes_on(tokens, parents):
             return None
-        self.asked.append((tokens, parents))
-        return self._step(len(self.asked) - 1)
+        return self._follow(tokens, parents, self._followed + 1)
 
-    def skip(self, tokens: IntArray, parents: IntArray | None, most: int) -> list[Seen]:
+    def skip(
+        self, tokens: IntArray, parents: IntArray | None, most: int
+    ) -> Seen | None:
         """As Foresight."""
         if not self._goes_on(tokens, parents):
-            return []
-        first = len(self.asked)
-        loud = next(step for step in self._loud if step >= first)
-        last, beam = min(first + most, loud), self._beam
-        skipped = [self._step(step, beam) for step in range(first, last)]
-        if skipped:
-            following = ((one.tokens[0], one.parents[0]) for one in skipped[:-1])
-            self.asked += [(tokens, parents), *following]
-        return skipped
+            return None
+        loud = next(step for step in self._loud if step >= self._followed)
+        last = min(self._followed + most, loud)
+        if last <= self._followed:
+            return None
+        return self._follow(tokens, parents, last, self._beam)
 
-    def _step(self, step: int, most: int | None = None) -> Seen:
-        """What a step looked at, or the best of it."""
-        totals, tokens, log_probs, parents = self._seen
-        part = slice(step, step + 1), slice(most)
-        return Seen(totals[part], tokens[part], log_probs[part], parents[part])
+    def _follow(
+        self,
+        tokens: IntArray,
+        parents: IntArray | None,
+        last: int,
+        most: int | None = None,
+    ) -> Seen:
+        """What steps up to the last looked at, or the best of it."""
+        if not self._followed:
+            self._first = tokens, parents
+        part = np.s_[self._followed : last, :most]
+        self._followed = last
+        totals, found, log_probs, origins = self._seen
+        return Seen(totals[part], found[part], log_probs[part], origins[part])
 
     def _goes_on(self, tokens: IntArray, parents: IntArray | None) -> bool:
         """Whether the next step began with these."""
-        step = len(self.asked)
+        step = self._followed
         if step >= self.steps or not self._finite:
             return False
         ids, origins = self._began[step]

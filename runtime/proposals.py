@@ -137,13 +137,13 @@ class Plain:
         self._length += seen is not None
         return seen
 
-    def skip(self, tokens: IntArray, parents: IntArray | None, most: int) -> list[Seen]:
+    def skip(
+        self, tokens: IntArray, parents: IntArray | None, most: int
+    ) -> Seen | None:
         """As Foresight."""
-        if self._foreseen is None:
-            return []
-        skipped = self._foreseen.skip(tokens, parents, most)
-        self._length += len(skipped)
-        return skipped
+        seen = self._foreseen.skip(tokens, parents, most) if self._foreseen else None
+        self._length += len(seen.tokens) if seen else 0
+        return seen
 
     def unguarded(
         self, tokens: IntArray, parents: IntArray | None, _: int

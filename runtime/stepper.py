@@ -101,7 +101,7 @@ class Outlook(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a foreseen step looked at, all (1, width), best first."""
+    """What foreseen steps looked at, all (steps, width), best first."""
 
     totals: FloatArray  # -inf: none
     tokens: IntArray
@@ -123,16 +123,19 @@ class Foresight(Protocol):
         ...
 
     def follow(self, tokens: IntArray, parents: IntArray | None) -> Seen | None:
-        """The next step; None behind the last, or if it began with something else.
+        """The next; None behind the last step, or if it began with something else.
 
         tokens, parents: as Decoding.best is given, which need not be asked then.
         """
         ...
 
-    def skip(self, tokens: IntArray, parents: IntArray | None, most: int) -> list[Seen]:
+    def skip(
+        self, tokens: IntArray, parents: IntArray | None, most: int
+    ) -> Seen | None:
         """All that follow, but `most`, as far as nothing ends: of each the next beam.
 
-        Each (1, beam), and of no step where a token looked at is the end token.
+        (steps, beam), and of no step where a token looked at is the end token; None of
+        no step.
         """
         ...
 
