@@ -29,7 +29,7 @@ class Ssru(nn.Module):
         return (like.new_zeros(batch, self.size),)
 
     def step(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """(batch, beam, size) to the same, and the last cells, (rows, size), to the next."""
+        """(batch, beam, size) to the same, and cells, (rows, size), to the next."""
         forget, candidate = self._gates(inputs)
         before = state[0].reshape(inputs.shape)
         cell = forget * before + (1 - forget) * candidate

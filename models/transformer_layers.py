@@ -44,7 +44,7 @@ class SelfAttention(nn.Module):
         return empty, empty
 
     def step(self, inputs: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """(batch, beam, size) to the same, and the cache of all rows to a longer one."""
+        """(batch, beam, size) to the same, and the rows' cache to a longer one."""
         batch, beam, size = inputs.shape
         projected = self.project(inputs.reshape(batch * beam, 1, size))
         joined, keys, values = self.heads.extend(*projected.chunk(3, dim=-1), *state)
