@@ -7,18 +7,6 @@ import pytest
 from onnxscript._internal.values import TracedOnnxFunction
 from toy_bundle import write_toy_bundle
 
-# They export the same models, and share the traces.
-ONE_WORKER = "test_foresight", "test_shortlisted", "test_speculation"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file stays on one worker, which exports its bundles once."""
-    for item in items:
-        name = item.path.stem
-        group = ONE_WORKER[0] if name in ONE_WORKER else name
-        item.add_marker(pytest.mark.xdist_group(group))
-
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:

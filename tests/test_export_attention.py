@@ -41,6 +41,7 @@ from seq2edge.runtime.vocabulary import Vocabulary
 Tensors = dict[str, Tensor]
 SENTENCES = [[3, 4, 5, END], [6, 7, 8, 9, 10, END], [12, 11, END]]
 KINDS = ("additive", "dot", "general", "scaled_dot", "multi_head")
+ALIKE = ("general", "scaled_dot")  # what is shown of them is that of "dot"
 ORDINARY = ("greedy", "beam", "scores")
 
 
@@ -111,7 +112,11 @@ def test_the_other_heads_are_those_of_a_module_without_it(precision: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kind", "context"), [*zip(KINDS, itertools.cycle(CONTEXTS), strict=False)]
+    ("kind", "context"),
+    [
+        pytest.param(kind, context, marks=[pytest.mark.slow] * (kind in ALIKE))
+        for kind, context in zip(KINDS, itertools.cycle(CONTEXTS), strict=False)
+    ],
 )
 def test_onnx_shows_what_torch_shows(kind: str, context: str) -> None:
     layers = 2 if context == "upper" else 1

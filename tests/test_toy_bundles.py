@@ -76,9 +76,10 @@ def test_the_wheel_alone_translates(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     environment = tmp_path / "clean"
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     python = environment / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", str(wheel)]
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    install = [*pip, "install", "--quiet", "--no-compile", str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     bundle = shutil.copytree(DATA / "toy-int8", tmp_path / "bundle")
 
