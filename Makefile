@@ -37,8 +37,8 @@ test-all: lint types
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seq2edge needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --no-compile '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[export]' --group dev
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[export]' --group dev
 	touch $@
 
 clean:

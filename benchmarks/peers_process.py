@@ -1,7 +1,6 @@
 """The other end of peers_worker.py: a contender's process, asked and watched."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from installed import environment
 
 Ids = list[list[int]]
 WORKER = Path(__file__).with_name("peers_worker.py")
@@ -55,7 +56,7 @@ class Worker:
 
     def __init__(self, entry: Entry, threads: int, log: Path) -> None:
         self._entry, self._log = entry, log
-        environment = dict.fromkeys(THREAD_VARIABLES, str(threads))
+        told = dict.fromkeys(THREAD_VARIABLES, str(threads))
         command = [sys.executable, str(WORKER), entry.kind, str(entry.folder)]
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -63,7 +64,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=os.environ | environment,
+                env=environment() | told,
                 text=True,
                 encoding="utf-8",
             )

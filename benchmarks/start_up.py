@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import click
+from installed import environment
 
 TEXT = "I will be with you right away."
 
@@ -41,7 +42,7 @@ def main(bundle: Path, runs: int) -> None:
     for run in range(runs + 1):  # the first warms the file cache
         for name, command in commands.items():
             begin = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True, env=environment())
             if run:
                 times[name].append(1000 * (time.perf_counter() - begin))
     for name, spent in times.items():
