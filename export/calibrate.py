@@ -40,7 +40,7 @@ def calibrate_encoder(
     """Least and greatest value of each activation over all rows of all batches."""
     if not activations:
         return {}
-    session = _session(_with_extremes(encoder, activations, by_row=False))
+    session = session_of(_with_extremes(encoder, activations, by_row=False))
     found = (
         _extremes(_run(session, row)) for inputs in batches for row in _rows(inputs)
     )
@@ -56,8 +56,8 @@ def calibrate_steps(
     """Least and greatest value of each activation over all steps of all batches."""
     if not activations:
         return {}
-    encode = _session(encoder)
-    step = _session(_with_extremes(decoder, activations, by_row=True))
+    encode = session_of(encoder)
+    step = session_of(_with_extremes(decoder, activations, by_row=True))
     found = (
         _extremes_of_rows(outputs, live)
         for batch in batches
@@ -76,7 +76,7 @@ def second_moments(
 
     Its last axis are the features.
     """
-    encode, step = _session(encoder), _session(_showing(decoder, activations))
+    encode, step = session_of(encoder), session_of(_showing(decoder, activations))
     sums: dict[str, Array] = {}
     for batch in batches:
         for outputs, live in _steps(encode, step, batch):
@@ -199,7 +199,8 @@ def _with_extremes(
     return model
 
 
-def _session(model: ModelProto) -> onnxruntime.InferenceSession:
+def session_of(model: ModelProto) -> onnxruntime.InferenceSession:
+    """It runs a model that is in memory, on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options)

@@ -2,15 +2,14 @@
 
 Rows are batch * beam, and what reads the source wants them apart, (batch, beam, size);
 of one row both are the same. A step of a transformer has two such Reshapes a layer.
-Without them, and without what computes their shapes, 20 steps of two layers in a Loop
-take 0.93 of the time.
+Without them, and without what computes their shapes, steps of two layers in a Loop take
+0.96 of the time (EPYC of Zen 5).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 from onnx.helper import (
@@ -19,6 +18,7 @@ from onnx.helper import (
     tensor_dtype_to_np_dtype,
 )
 
+from seq2edge.export.calibrate import session_of
 from seq2edge.export.prune import names_read, prune
 
 _ONE = ("batch", "rows")
@@ -79,9 +79,7 @@ def _shapes(decoder: ModelProto, names: list[str]) -> list[Shapes]:
         told = make_tensor_value_info(f"{name}.shape", TensorProto.INT64, [None])
         graph.output.append(told)
     prune(graph)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    session = session_of(model)
     found, axes = [], _free_axes(graph)
     for least in _LEAST:
         sizes = {axis: least + more for more, axis in enumerate(axes)}
